@@ -1,0 +1,149 @@
+"""The tree of settings: what a recipe may say, with types, defaults and one line on each.
+
+Parts (`trunk`, `loss`, ...) are configs of registry entries and are checked by their registries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from vissl_lite import (
+    EVALUATIONS,
+    HEADS,
+    HOOKS,
+    LOGGERS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    SOURCES,
+    TRANSFORMS,
+    TRUNKS,
+)
+from vissl_lite.errors import ConfigError
+from vissl_lite.schema import conform_mapping, defaults_of, parameters_of, plain
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass
+class ViewGroup:
+    """Crops of one size: `count` draws from the same list of transforms."""
+
+    size: int
+    transforms: Annotated[list, TRANSFORMS]
+    count: int = 1
+
+
+@dataclass
+class Data:
+    """What the model is trained on."""
+
+    source: Annotated[Any, SOURCES]
+    views: list[ViewGroup] = field(default_factory=list)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    workers: int | Literal["auto"] = "auto"  # processes per rank; auto: 0 on CPU, else by cores
+    max_broken: float = 0.01  # share of unreadable images that stops the run
+
+
+@dataclass
+class Labelled:
+    """Labelled images that evaluations look at; same mean and std as `data`."""
+
+    train: Annotated[Any, SOURCES] = None
+    test: Annotated[Any, SOURCES] = None
+    size: int = 224
+    transforms: Annotated[list, TRANSFORMS] = field(
+        default_factory=lambda: [{"name": "resize"}, {"name": "center_crop"}]
+    )
+    batch_size: int = 256  # images per process
+
+
+@dataclass
+class LrScaling:
+    """Peak learning rate = optimizer.lr x (global batch / reference_batch), or its square root."""
+
+    rule: Literal["none", "linear", "sqrt"] = "none"
+    reference_batch: int = 256
+
+
+@dataclass
+class ParamGroups:
+    """Which parameters are treated differently by the optimizer."""
+
+    exclude_from_decay: Literal["none", "norm_and_bias"] = "none"
+    exclude_from_lars: Literal["none", "norm_and_bias"] = "none"
+    layer_decay: float = 1.0
+    overrides: dict = field(default_factory=dict)  # name pattern -> {lr_scale, weight_decay}
+
+
+@dataclass
+class Train:
+    """Length and size of the training."""
+
+    epochs: float = 100
+    batch_size: int = 256  # images of all processes and micro-batches together
+    accumulate: int = 1  # micro-batches per step
+    max_steps: int | None = None  # stop earlier; schedules still see the full length
+    clip_grad_norm: float | None = None
+    log_every: int = 10
+    freeze_trunk: bool = False
+
+
+@dataclass
+class Memory:
+    """How tensors lie in memory; the activation part grows with the engine."""
+
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+
+
+@dataclass
+class Config:
+    """The root."""
+
+    trunk: Annotated[Any, TRUNKS]
+    loss: Annotated[Any, LOSSES]
+    optimizer: Annotated[Any, OPTIMIZERS]
+    data: Data
+    heads: Annotated[list, HEADS] = field(default_factory=list)
+    pool: Literal["avg", "none"] = "avg"
+    layer: str | None = None  # trunk layer that feeds the heads; null: the last
+    schedules: Annotated[dict, SCHEDULES] = field(default_factory=dict)
+    lr_scaling: LrScaling = field(default_factory=LrScaling)
+    param_groups: ParamGroups = field(default_factory=ParamGroups)
+    teacher_momentum: float = 0.996  # of the EMA teacher, where the loss asks for one (BYOL)
+    labelled: Labelled = field(default_factory=Labelled)
+    train: Train = field(default_factory=Train)
+    memory: Memory = field(default_factory=Memory)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    hooks: Annotated[dict, HOOKS] = field(default_factory=dict)
+    loggers: Annotated[dict, LOGGERS] = field(default_factory=dict)
+    evaluations: Annotated[dict, EVALUATIONS] = field(default_factory=dict)
+    init: str | None = None  # start from these weights: a run, a checkpoint or a .safetensors file
+    resume: bool = False  # set by `resume=DIR`: continue in this run's own folder
+    dry_run: bool = False  # build everything, take one step on one batch, print the sizes, stop
+    objective: str = "loss"  # the result that a sweep optimises
+    recipe: str | None = None  # the name that the run folder gets
+
+
+def root_node() -> dict[str, Any]:
+    """The defaults as Hydra sees them."""
+    return defaults_of(parameters_of(Config))
+
+
+def check(config: Any) -> Config:
+    """Returns the typed tree.
+
+    Raises:
+        ConfigError: with every problem in it, those of all registry entries included.
+    """
+    tree = plain(config)
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"the config is {tree!r}, not a mapping")
+    full, problems = conform_mapping(tree, parameters_of(Config), where="", owner="the config")
+    if problems:
+        raise ConfigError(*problems)
+    return Config(**full)

@@ -1,0 +1,111 @@
+"""What travels from a source to a loss.
+
+Shape suffixes: V crops of one view group, B images of this process, T tags of all B images,
+H, W, C height, width, channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sample:
+    """One image of a source, not yet decoded.
+
+    Attributes:
+        image: encoded bytes, a path, a PIL image, or a uint8 array [H, W, 3] or [H, W].
+        label: class id, or None where the source has no labels.
+        tags: class ids of the image's tags, possibly none, or None where the source has no tags.
+        name: what a message about this image calls it.
+    """
+
+    image: Any
+    label: int | None = None
+    tags: Sequence[int] | None = None
+    name: str = ""
+
+
+@dataclass
+class Tags:
+    """Ragged tags: those of image b are `values[offsets[b]:offsets[b + 1]]`."""
+
+    values_T: Tensor
+    offsets: Tensor  # [B + 1], int64, starts with 0
+
+    @classmethod
+    def pack(cls, rows: Sequence[Sequence[int]]) -> Tags:
+        """From one sequence of class ids per image; each id is kept once per image."""
+        rows = [np.unique(np.asarray(row, dtype=np.int64)) for row in rows]
+        offsets = np.cumsum([0] + [len(row) for row in rows])
+        values = np.concatenate([np.empty(0, np.int64), *rows])
+        return cls(torch.from_numpy(values), torch.from_numpy(offsets))
+
+    def counts_B(self) -> Tensor:
+        """Number of tags per image."""
+        return self.offsets.diff()
+
+    def rows_T(self) -> Tensor:
+        """The image that each value belongs to."""
+        return torch.repeat_interleave(self.counts_B(), output_size=len(self.values_T))
+
+    def slice(self, start: int, stop: int) -> Tags:
+        offsets = self.offsets[start : stop + 1]
+        return Tags(self.values_T[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+@dataclass
+class Batch:
+    """The images of one step on this process, B of them, each seen in several crops.
+
+    Attributes:
+        views: one uint8 tensor [V, B, H, W, C] per view group, crop-major as in SwAV's code.
+        index_B: position of each image in its source (after replacement of broken ones).
+        label_B: int64 class ids, or None.
+        tags: ragged class ids, or None.
+        step: the optimizer step that this batch belongs to, counted from 0.
+        broken: names of images that could not be read and were replaced.
+    """
+
+    views: list[Tensor]
+    index_B: Tensor
+    label_B: Tensor | None = None
+    tags: Tags | None = None
+    step: int = 0
+    broken: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index_B)
+
+    def pin_memory(self) -> Batch:
+        """For fast copies to a GPU; DataLoader calls it by this name."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Images start..stop with all their crops: a micro-batch."""
+        return replace(
+            self,
+            views=[view[:, start:stop] for view in self.views],
+            index_B=self.index_B[start:stop],
+            label_B=None if self.label_B is None else self.label_B[start:stop],
+            tags=None if self.tags is None else self.tags.slice(start, stop),
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tags = self.tags
+        return replace(
+            self,
+            views=[change(view) for view in self.views],
+            index_B=change(self.index_B),
+            label_B=None if self.label_B is None else change(self.label_B),
+            tags=None if tags is None else Tags(change(tags.values_T), change(tags.offsets)),
+        )

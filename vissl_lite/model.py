@@ -1,0 +1,166 @@
+"""Trunk, pool and heads as one module; an EMA teacher beside it where a loss asks for one.
+
+Shape suffixes: V crops of all view groups together, B images, N = V * B, F trunk features,
+D embedding, K logits of a scorer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Outputs:
+    """What a forward pass leaves for the loss.
+
+    Attributes:
+        features: [V, B, F] pooled trunk output.
+        embedding: [V, B, D] output of the last head that is no scorer; the features without one.
+        logits: [V, B, K] for every output of the scorer; empty without one.
+        model: the model that made them.
+        teacher: the same of the EMA teacher, without gradient, or None.
+    """
+
+    features: Tensor
+    embedding: Tensor
+    logits: list[Tensor] = field(default_factory=list)
+    model: SSLModel | None = None
+    teacher: Outputs | None = None
+
+
+class SSLModel(nn.Module):
+    """Images of several resolutions in, features, embeddings and logits out.
+
+        for each resolution: f = pool(trunk(normalise(crops of that size)))     # one pass each
+        z = heads(concatenation of all f)                                       # one pass
+
+    BatchNorm in the trunk hence sees each resolution for itself, in the heads all crops together,
+    as in SwAV's code (Caron et al. 2020).
+
+    Args:
+        trunk: any entry of TRUNKS.
+        heads: a chain; a scorer may only be the last.
+        mean, std: of the pixels in [0, 1], per channel.
+        layer: trunk layer that is used, default: its last.
+        pool: "avg" for the mean over the map; "none" where the layer gives vectors.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        heads: Sequence[nn.Module] = (),
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        layer: str | None = None,
+        pool: str = "avg",
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ):
+        super().__init__()
+        self.trunk, self.heads = trunk, nn.ModuleList(heads)
+        self.layer = layer or list(trunk.widths)[-1]  # pyright: ignore
+        self.pool, self.memory_format = pool, memory_format
+        self.trunk_frozen = False
+        self.teacher: SSLModel | None = None
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    @property
+    def scorer(self) -> nn.Module | None:
+        """The last head, if it gives logits."""
+        last = self.heads[-1] if len(self.heads) else None
+        return last if getattr(last, "scorer", False) else None
+
+    def forward(self, views: Sequence[Tensor]) -> Outputs:
+        """Runs all crops.
+
+        Args:
+            views: uint8 [V_g, B, H, W, C] per view group.
+        """
+        count, batch = sum(len(view) for view in views), views[0].shape[1]
+        features_NF = self._features(views)
+        embedding_ND, logits_NK = features_NF, []
+        for head in self.heads:
+            if getattr(head, "scorer", False):
+                scores = head(embedding_ND)
+                logits_NK = scores if isinstance(scores, list) else [scores]
+            else:
+                embedding_ND = head(embedding_ND)
+        outputs = Outputs(
+            features_NF.unflatten(0, (count, batch)),
+            embedding_ND.unflatten(0, (count, batch)),
+            [logits.unflatten(0, (count, batch)) for logits in logits_NK],
+            model=self,
+        )
+        if self.teacher is not None and self.training:
+            with torch.no_grad():
+                outputs.teacher = self.teacher(views)
+        return outputs
+
+    def _features(self, views: Sequence[Tensor]) -> Tensor:
+        """[N, F], crops in the order of `views`, one trunk pass per resolution."""
+        by_size: dict[torch.Size, list[int]] = {}
+        for g, view in enumerate(views):
+            by_size.setdefault(view.shape[2:], []).append(g)
+        features: dict[int, Tensor] = {}
+        for groups in by_size.values():
+            crops = torch.cat([views[g].flatten(0, 1) for g in groups])
+            lengths = [views[g].shape[0] * views[g].shape[1] for g in groups]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.trunk_frozen):
+                pooled = self.pooled(self.trunk(self.normalise(crops), (self.layer,))[self.layer])
+            features.update(zip(groups, pooled.split(lengths)))
+        return torch.cat([features[g] for g in range(len(views))])
+
+    def normalise(self, images_NHWC: Tensor) -> Tensor:
+        """uint8 pixels to float32 [N, C, H, W], (x / 255 - mean) / std, in the chosen layout."""
+        x = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
+        return x.sub_(self.mean).div_(self.std)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """[N, F] from a map [N, F, H, W]; vectors pass."""
+        return x.mean(dim=(2, 3)) if x.ndim == 4 and self.pool == "avg" else x.flatten(1)
+
+    def freeze_trunk(self) -> None:
+        """Keeps the trunk as it is, its BatchNorm statistics included."""
+        self.trunk_frozen = True
+        self.trunk.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SSLModel:
+        super().train(mode)
+        if self.trunk_frozen:
+            self.trunk.eval()
+        return self
+
+    def add_teacher(self) -> None:
+        """A copy of this model, without the predictor, that follows it by `update_teacher`."""
+        teacher = copy.deepcopy(self)
+        kept = [head for head in teacher.heads if not getattr(head, "student_only", False)]
+        teacher.heads = nn.ModuleList(kept)
+        self.teacher = teacher.requires_grad_(False)
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """teacher <- momentum * teacher + (1 - momentum) * student, parameters only."""
+        if self.teacher is None:
+            return
+        student = dict(self.named_parameters())
+        theirs, ours = zip(
+            *((p, student[name]) for name, p in self.teacher.named_parameters() if name in student)
+        )
+        torch._foreach_lerp_(theirs, ours, 1 - momentum)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """What heads do after every optimizer step, such as normalising prototypes."""
+        for head in self.heads:
+            if hasattr(head, "after_step"):
+                head.after_step()
