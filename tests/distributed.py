@@ -1,0 +1,122 @@
+"""`run_ranks(fn, world, *args)`: the function on real gloo processes, one result per rank."""
+
+import importlib.util
+import inspect
+import multiprocessing
+import pickle
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(  # imported once per test run; Dynamo by the first custom op
+    ["torch", "torch._dynamo", "pytest", "vissl_lite"]
+)
+
+
+def run_ranks(fn: Callable, world: int, *args: Any, timeout: float = 60) -> list:
+    """[fn(0, world, *args), ..., fn(world - 1, world, *args)], each in a process of a gloo group.
+
+    Args:
+        fn: a module-level function of a test file; `args` and results must be picklable.
+        timeout: seconds for all ranks together, after which they are killed.
+
+    Raises:
+        RuntimeError: a rank raised (its traceback is the message) or died.
+        TimeoutError: not all ranks answered in time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [_start(fn, r, world, args, folder, timeout) for r in range(world)]
+        try:
+            return _collect([answer for _, answer in ranks], timeout)
+        finally:
+            for process, answer in ranks:
+                process.kill()
+                process.join()
+                answer.close()
+
+
+def _start(
+    fn: Callable, rank: int, world: int, args: tuple, folder: str, timeout: float
+) -> tuple[BaseProcess, Connection]:
+    answer, far_end = _CONTEXT.Pipe(duplex=False)
+    where = (inspect.getfile(fn), fn.__module__, fn.__qualname__)
+    process = _CONTEXT.Process(
+        target=_rank_main,
+        args=(far_end, where, rank, world, pickle.dumps(args), folder, timeout),
+        daemon=True,
+    )
+    process.start()
+    far_end.close()  # now the child holds the only one: its death reads as end of file
+    return process, answer
+
+
+def _collect(answers: list[Connection], timeout: float) -> list:
+    results, deadline = {}, time.monotonic() + timeout
+    while missing := [r for r in range(len(answers)) if r not in results]:
+        ready = wait([answers[r] for r in missing], max(0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"ranks {missing} gave no result within {timeout} s")
+        for rank in (answers.index(connection) for connection in ready):
+            results[rank] = _receive(rank, answers[rank])
+    return [results[r] for r in range(len(answers))]
+
+
+def _receive(rank: int, answer: Connection) -> Any:
+    try:
+        succeeded, result = pickle.loads(answer.recv_bytes())
+    except EOFError:
+        raise RuntimeError(f"rank {rank} died without a result") from None
+    if not succeeded:
+        raise RuntimeError(f"rank {rank} raised:\n{result}")
+    return result
+
+
+def _rank_main(
+    far_end: Connection,
+    where: tuple[str, str, str],
+    rank: int,
+    world: int,
+    args: bytes,
+    folder: str,
+    timeout: float,
+) -> None:
+    try:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        path, module, name = where
+        fn = getattr(_load(path, module), name)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/rendezvous",
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=timeout),
+        )
+        message = (True, fn(rank, world, *pickle.loads(args)))
+    except BaseException:
+        message = (False, traceback.format_exc())
+    far_end.send_bytes(pickle.dumps(message))
+    far_end.close()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _load(path: str, name: str) -> ModuleType:
+    """The test file under the name that pytest gave it, which `import` would not find."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(path))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
