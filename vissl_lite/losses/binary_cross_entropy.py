@@ -1,0 +1,68 @@
+"""Legend: V crops, B images, K classes, T tags of all B images."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vissl_lite import LOSSES, ConfigError
+from vissl_lite.data.batch import Batch, Tags
+from vissl_lite.losses._common import full_precision, mean_over_all, scores_of
+
+
+def bce_of_labels(z_VBK: Tensor, y_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over images and classes, mean over crops, and the number of terms; y < 0 is ignored.
+
+    l = -y log sigmoid(z) - (1 - y) log sigmoid(-z) = -log sigmoid(-z) - y z
+    """
+    known_BK = y_BK >= 0
+    loss_VBK = -F.logsigmoid(-z_VBK) - y_BK.to(z_VBK.dtype) * z_VBK
+    return loss_VBK.where(known_BK, 0).sum() / len(z_VBK), known_BK.sum()
+
+
+def bce_of_tags(z_VBK: Tensor, tags: Tags) -> tuple[Tensor, Tensor]:
+    """The same with y = 1 on the tags of an image and 0 elsewhere, without a dense y."""
+    positive = z_VBK[:, tags.rows_T(), tags.values_T].sum()
+    total = -F.logsigmoid(-z_VBK).sum() - positive
+    return total / len(z_VBK), torch.tensor(z_VBK[0].numel(), device=z_VBK.device)
+
+
+@LOSSES.register("binary_cross_entropy")
+class BinaryCrossEntropy(nn.Module):
+    """Multi-label classification: one sigmoid per class.
+
+    Takes logits [V, B, K]; the mean is over crops and over the known (image, class) pairs of all
+    processes; 0 when there are none. Mahajan et al. 2018 (arXiv 1805.00932) found it
+    worse than `hashtag_softmax` for hashtags.
+
+    Args:
+        target: `label`: `label_B` is multi-hot [B, K], -1 where unknown (Pascal VOC's difficult
+            objects); `tags`: the image has its tags and no other class, so that an image without
+            tags is a negative of every class.
+
+    Raises:
+        ConfigError: target is `label`, but the labels are class ids.
+    """
+
+    def __init__(self, target: Literal["label", "tags"] = "label"):
+        super().__init__()
+        self.needs = (target,)
+
+    def forward(self, outputs: Any, batch: Batch) -> Tensor:
+        heads = scores_of(outputs, "binary_cross_entropy")
+        with full_precision(heads[0]):
+            totals, counts = zip(*[self._sum(z_VBK, batch) for z_VBK in heads])
+        return torch.stack([mean_over_all(t, n) for t, n in zip(totals, counts)]).mean()
+
+    def _sum(self, z_VBK: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.needs == ("tags",):
+            assert batch.tags is not None
+            return bce_of_tags(z_VBK, batch.tags)
+        assert batch.label_B is not None
+        if batch.label_B.ndim != 2:
+            raise ConfigError(
+                "loss: binary_cross_entropy needs multi-hot labels, but the source gives class ids;"
+                " take cross_entropy, or set target: tags"
+            )
+        return bce_of_labels(z_VBK, batch.label_B)
