@@ -1,0 +1,89 @@
+"""The one PathManager: files on this machine, over HTTP, and on S3 where boto3 is installed.
+
+For weights and checkpoints. Images are read by the sources, from local paths.
+"""
+
+import functools
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from vissl_lite.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from iopath.common.file_io import PathManager
+
+
+def cache_folder() -> Path:
+    """Where downloads and indexes are kept: $VISSL_LITE_CACHE, or ~/.cache/vissl_lite."""
+    return Path(os.environ.get("VISSL_LITE_CACHE") or "~/.cache/vissl_lite").expanduser()
+
+
+def local_path(uri: str | Path) -> Path:
+    """A file on this machine with the content of `uri`; downloads it once.
+
+    Args:
+        uri: a path, or `file://`, `http://`, `https://`, `s3://` (with boto3).
+
+    Raises:
+        ConfigError: unknown scheme, or the download failed.
+    """
+    if (scheme := _scheme(uri)) in ("", "file"):
+        return Path(str(uri).removeprefix("file://")).expanduser()
+    manager = _manager(scheme)
+    # iopath's own cache leaves the host out of the file name and follows ".." in the URL
+    folder = cache_folder() / "remote" / hashlib.sha256(str(uri).encode()).hexdigest()[:24]
+    if ".." in str(uri).split("/"):
+        raise ConfigError(f"{uri}: '..' in an address; write the address without it")
+    try:
+        return Path(manager.get_local_path(str(uri), cache_dir=str(folder)))
+    except OSError as error:
+        raise ConfigError(f"{uri}: cannot be fetched ({error}); check the address") from error
+
+
+def open(uri: str | Path, mode: str = "rb") -> IO:
+    """Opens `uri` as the built-in `open` does; what is remote is downloaded first, S3 also written.
+
+    Raises:
+        ConfigError: unknown scheme, writing over HTTP, or the download failed.
+    """
+    scheme = _scheme(uri)
+    if scheme == "s3" and set(mode) & set("wax+"):
+        return _manager(scheme).open(str(uri), mode)
+    if scheme in ("http", "https") and set(mode) & set("wax+"):
+        raise ConfigError(f"{uri}: HTTP cannot be written to; write to a local path")
+    return local_path(uri).open(mode)
+
+
+def _scheme(uri: str | Path) -> str:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(uri))
+    return match[1].lower() if match else ""
+
+
+@functools.cache
+def _manager(scheme: str) -> "PathManager":
+    """A PathManager that knows `scheme`; iopath itself takes an unknown scheme for a local path."""
+    from iopath.common.file_io import HTTPURLHandler, PathManager
+
+    handlers = {"http": HTTPURLHandler, "https": HTTPURLHandler, **_s3()}
+    if scheme not in handlers:
+        known = ", ".join(["file", *handlers])
+        extra = "" if "s3" in handlers else "; s3 needs: pip install boto3"
+        raise ConfigError(
+            f"{scheme}://: unknown scheme{did_you_mean(scheme, handlers)}; known: {known}{extra}"
+        )
+    manager = PathManager()
+    manager.register_handler(handlers[scheme]())
+    return manager
+
+
+def _s3() -> dict[str, type]:
+    try:
+        import boto3  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return {}
+    from iopath.common.s3 import S3PathHandler
+
+    return {"s3": S3PathHandler}

@@ -1,0 +1,64 @@
+"""Images made of nothing, for benchmarks and dry runs."""
+
+from typing import Literal
+
+import numpy as np
+
+from vissl_lite import SOURCES
+from vissl_lite.data.batch import Sample
+from vissl_lite.data.random import generator
+from vissl_lite.errors import ConfigError
+from vissl_lite.sources._source import Source
+
+STREAM = 12  # of `generator`
+
+
+@SOURCES.register("synthetic")
+class Synthetic(Source):
+    """Noise or grey images without meaning, for benchmarks and dry runs.
+
+    Image i is a uint8 array [size, size, 3], a function of (seed, i); its label is i modulo
+    num_classes.
+
+    Args:
+        n: number of images; the default is ImageNet-1k's training set over 1000.
+        size: height and width in pixels.
+        kind: "noise", each value uniform in 0..255, or "gray", all values 128.
+        num_classes: number of classes.
+        seed: of the noise.
+
+    Raises:
+        ConfigError: n, size or num_classes < 1.
+    """
+
+    def __init__(
+        self,
+        n: int = 1281,
+        size: int = 224,
+        kind: Literal["noise", "gray"] = "noise",
+        num_classes: int = 1000,
+        seed: int = 0,
+    ):
+        for key, value in (("n", n), ("size", size), ("num_classes", num_classes)):
+            if value < 1:
+                raise ConfigError(f"synthetic.{key}: is {value}; needs at least 1")
+        self.n, self.size, self.kind, self.seed = n, size, kind, seed
+        self.num_classes: int = num_classes
+
+    def __len__(self) -> int:
+        return self.n
+
+    def sample(self, index: int) -> Sample:
+        shape = (self.size, self.size, 3)
+        if self.kind == "gray":
+            image_HWC = np.full(shape, 128, np.uint8)
+        else:
+            rng = generator(self.seed, epoch=0, position=index, view=0, stream=STREAM)
+            image_HWC = rng.integers(0, 256, shape, np.uint8)
+        return Sample(image_HWC, index % self.num_classes, name=f"synthetic/{index}")
+
+    def all_labels(self) -> np.ndarray:
+        return np.arange(self.n) % self.num_classes
+
+    def described(self) -> str:
+        return f"{self.kind}, "
