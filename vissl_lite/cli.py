@@ -14,17 +14,23 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vissl_lite import REGISTRIES
+from vissl_lite import REGISTRIES, listing
 from vissl_lite.config import check
 from vissl_lite.engine.journal import save_config
-from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.errors import ConfigError, NonFiniteLoss, did_you_mean
 from vissl_lite.parallel.process import join_group, launched_rank, launched_world_size, leave_group
-from vissl_lite.plugins import config_folders, load_entries, recipes, register_with_hydra
+from vissl_lite.plugins import (
+    config_dir,
+    config_folders,
+    load_entries,
+    recipes,
+    register_with_hydra,
+)
 from vissl_lite.schema import plain
 
 USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
@@ -41,24 +47,38 @@ def main() -> None:
             raise
         print(block(error), file=sys.stderr)
         sys.exit(2)
+    except NonFiniteLoss as error:
+        print(f"training stopped: {error}", file=sys.stderr)
+        sys.exit(1)
     finally:
         leave_group()
 
 
 def block(error: Exception) -> str:
     """What the user reads: one line per problem."""
-    problems = error.problems if isinstance(error, ConfigError) else [str(error).strip()]
+    problems = error.problems if isinstance(error, ConfigError) else [_in_our_words(error)]
     count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
     lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
     return f"config error{count}\n  " + lines.replace("\n", "\n  ")
 
 
+def _in_our_words(error: Exception) -> str:
+    """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = error.options or []
+        close = did_you_mean(name, options) or ";"
+        return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
+    return str(error).strip().split("\nSee https")[0]
+
+
 def _command(args: list[str]) -> int:
     load_entries()
     if args[:1] == ["list"]:
-        from vissl_lite.listing import print_listing
-
-        print_listing(args[1:])
+        listing.print_listing(args[1:])
+        return 0
+    if "--help" in args or "-h" in args:
+        listing.print_help()
         return 0
     return _run_hydra(args)
 
@@ -67,16 +87,29 @@ def _run_hydra(args: list[str]) -> int:
     register_with_hydra()
     join_group()
     sys.argv[1:] = hydra_arguments(args)
-    exit_code = 0
+    exit_code, failed = 0, None
 
     def task(config: DictConfig) -> float | None:
-        nonlocal exit_code
+        nonlocal exit_code, failed
         load_entries()  # a launcher's child process starts with empty registries
-        result, exit_code = run(config)
+        try:
+            result, exit_code = run(config)
+        except USER_ERRORS as error:
+            if is_sweep(args):
+                raise  # Hydra says which job it was
+            failed = error
+            return None
         return result
 
-    hydra.main(version_base="1.3", config_path=None, config_name="defaults")(task)()
+    # without a path Hydra would take our packages (heads, hooks) for config groups
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="defaults")(task)()
+    if failed is not None:
+        raise failed
     return exit_code
+
+
+def is_sweep(args: list[str]) -> bool:
+    return "-m" in args or "--multirun" in args or any(a.startswith("sweep=") for a in args)
 
 
 def run(config: DictConfig) -> tuple[float | None, int]:
@@ -115,12 +148,13 @@ def run(config: DictConfig) -> tuple[float | None, int]:
 def hydra_arguments(args: list[str]) -> list[str]:
     """Our command line in Hydra's terms: recipes, `resume=`, and plain `key=value` that never fails
     in Hydra, so that `check` can report every mistake at once."""
-    sweep = "-m" in args or "--multirun" in args
+    sweep = is_sweep(args)
     if sweep and launched_world_size() > 1:
         raise ConfigError(
             "-m under torchrun would run the whole sweep once per process; sweep without it"
         )
-    words = [new for word in args for new in _translate(word, sweep)]
+    completing = "-sc" in args or "--shell-completion" in args
+    words = args if completing else [new for word in args for new in _translate(word, sweep)]
     OmegaConf.register_new_resolver("from_run", _from_run(args), replace=True)
     _share_start_time()
     if launched_rank() > 0:
@@ -133,6 +167,8 @@ def _translate(word: str, sweep: bool) -> list[str]:
     key, equals, value = word.partition("=")
     if not equals or word.startswith("-"):
         return [word]
+    if value in ("null", "") and _is_group(key):
+        raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
     if key == "resume":
         return _resume(Path(value))
     if key == "config" and value.endswith((".yaml", ".yml")):

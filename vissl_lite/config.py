@@ -98,6 +98,13 @@ class Memory:
 
 
 @dataclass
+class Parallel:
+    """What processes share besides gradients."""
+
+    sync_bn: int | Literal["off", "all"] = "off"  # BatchNorm over all ranks, or groups of so many
+
+
+@dataclass
 class Config:
     """The root."""
 
@@ -115,6 +122,7 @@ class Config:
     labelled: Labelled = field(default_factory=Labelled)
     train: Train = field(default_factory=Train)
     memory: Memory = field(default_factory=Memory)
+    parallel: Parallel = field(default_factory=Parallel)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"

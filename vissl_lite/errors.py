@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake: what is wrong, where, and how to mend it."""
+"""What a user gets to read: what is wrong, where, and how to mend it."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,6 +16,13 @@ class ConfigError(ValueError):
 
     def __reduce__(self):  # survives the way from a worker process
         return type(self), tuple(self.problems)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became nan or inf: since which step, what was saved, what to try.
+
+    The command line prints it without a traceback and exits with code 1.
+    """
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

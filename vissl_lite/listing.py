@@ -1,4 +1,4 @@
-"""`vissl-lite list [registry [name]]`: what can be named in a recipe."""
+"""`vissl-lite --help` and `vissl-lite list [registry [name]]`: what a command line can name."""
 
 import inspect
 
@@ -8,8 +8,53 @@ from rich.text import Text
 
 from vissl_lite import REGISTRIES
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.plugins import recipes
+from vissl_lite.plugins import config_folders, recipe_files
 from vissl_lite.registry import Registry
+
+HINTS = """
+show a recipe            vissl-lite config=quickstart --cfg job
+what a part can do       vissl-lite list loss swav
+try without training     vissl-lite config=quickstart dry_run=true
+sweep                    vissl-lite -m config=quickstart optimizer.lr=0.1,0.3
+go on after a stop       vissl-lite resume=runs/quickstart/DATE
+start from weights       vissl-lite config=evaluate/knn init=runs/quickstart/DATE
+several processes        torchrun --nproc-per-node=8 --no-python vissl-lite config=...
+TAB completion           eval "$(vissl-lite -sc install=bash)"
+Hydra's own options      vissl-lite --hydra-help
+"""
+
+
+def print_help() -> None:
+    """Usage, every recipe with its title, every choice, and what else one can type."""
+    console = Console(highlight=False)
+    console.print("Pre-training of large vision models without labels or with weak ones.\n")
+    console.print("usage: vissl-lite config=RECIPE \\[group=CHOICE ...] \\[key=value ...]\n")
+    console.print("recipes (config=...)", style="bold")
+    table = _table()
+    for recipe, file in recipe_files().items():
+        table.add_row(f"  {recipe}", Text(_title(file.read_text(encoding="utf-8")), style="dim"))
+    console.print(table)
+    console.print("\nchoices", style="bold")
+    table = _table()
+    for group, options in _choices().items():
+        table.add_row(f"  {group}=", Text(", ".join(options)))
+    console.print(table)
+    console.print(Text(HINTS))
+
+
+def _title(recipe: str) -> str:
+    """The first words of a recipe's card."""
+    lines = (line.lstrip("# ") for line in recipe.splitlines() if not line.startswith("# @"))
+    return next(filter(None, lines), "")
+
+
+def _choices() -> dict[str, list[str]]:
+    """Groups of parts and of YAML presets, each with its options."""
+    choices = {r.group: r.names() for r in REGISTRIES.values() if r.group}
+    for _, folder in config_folders():
+        for group in sorted(p for p in folder.glob("*/") if p.name != "config"):
+            choices.setdefault(group.name, []).extend(sorted(f.stem for f in group.glob("*.yaml")))
+    return choices
 
 
 def print_listing(words: list[str]) -> None:
@@ -18,11 +63,11 @@ def print_listing(words: list[str]) -> None:
     Raises:
         ConfigError: no registry or entry of that name.
     """
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(highlight=False)
     if not words:
         return _overview(console)
     if words[0] in ("recipe", "recipes", "config"):
-        for recipe in recipes():
+        for recipe in recipe_files():
             console.print(recipe)
         return None
     registry = _registry(words[0])
@@ -32,38 +77,42 @@ def print_listing(words: list[str]) -> None:
 
 
 def _registry(word: str) -> Registry:
-    kind = word.lower().removesuffix("s")
-    if kind not in REGISTRIES:
-        close = did_you_mean(kind, REGISTRIES)
-        raise ConfigError(f"list: no registry {word!r}{close}; there are: {', '.join(REGISTRIES)}")
-    return REGISTRIES[kind]
+    for kind in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if kind in REGISTRIES:
+            return REGISTRIES[kind]
+    close = did_you_mean(word, REGISTRIES) or ";"
+    raise ConfigError(f"list: no registry {word!r}{close} there are: {', '.join(REGISTRIES)}")
 
 
 def _overview(console: Console) -> None:
-    table = Table("registry", "on the command line", "entries", box=None, padding=(0, 2, 0, 0))
+    table = _table("registry", "on the command line", "entries")
     for kind, registry in REGISTRIES.items():
         choice = f"{registry.group}=" if registry.group else "in YAML"
         table.add_row(kind, choice, ", ".join(registry.names()))
     console.print(table)
-    console.print(f"\n{len(recipes())} recipes: vissl-lite list recipes")
+    console.print(f"\n{len(recipe_files())} recipes: vissl-lite list recipes")
 
 
 def _entries(console: Console, registry: Registry) -> None:
-    table = Table(registry.kind, "what it is", "from", box=None, padding=(0, 2, 0, 0))
+    table = _table(registry.kind, "what it is", "from")
     for name in registry:
         entry = registry.describe(name)
-        table.add_row(name, Text(entry.summary), entry.origin.rpartition(".")[0])
+        table.add_row(name, Text(entry.summary), entry.origin.partition(".")[0])
     console.print(table)
 
 
 def _entry(console: Console, registry: Registry, name: str) -> None:
     entry = registry.describe(name)
     console.print(Text(f"{registry.kind} {name}  ({entry.origin})", style="bold"))
-    console.print(Text(inspect.getdoc(registry[name]) or ""))
-    table = Table("parameter", "default", "type", box=None, padding=(0, 2, 0, 0))
+    console.print(Text(inspect.getdoc(registry[name]) or ""), soft_wrap=True)
+    table = _table("parameter", "default", "type")
     for p in entry.parameters:
-        hint = getattr(p.hint, "__name__", None) if isinstance(p.hint, type) else None
+        hint = p.hint.__name__ if isinstance(p.hint, type) else str(p.hint)
         default = "must be given" if p.required else str(p.default)
-        table.add_row(p.name, Text(default), Text(hint or str(p.hint).replace("typing.", "")))
+        table.add_row(p.name, Text(default), Text(hint.replace("typing.", "")))
     console.print()
     console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, padding=(0, 2, 0, 0), show_header=bool(columns))

@@ -120,8 +120,8 @@ class SSLModel(nn.Module):
         return torch.cat([features[g] for g in range(len(views))])
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
-        """uint8 pixels to float32 [N, C, H, W], (x / 255 - mean) / std, in the chosen layout."""
-        x = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
+        """uint8 pixels to float [N, C, H, W], (x / 255 - mean) / std, in the chosen layout."""
+        x = images_NHWC.permute(0, 3, 1, 2).to(self.mean.dtype, memory_format=self.memory_format)
         return x.sub_(self.mean).div_(self.std)
 
     def pooled(self, x: Tensor) -> Tensor:

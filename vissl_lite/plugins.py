@@ -119,8 +119,7 @@ class RecipeSource(ConfigSource):
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         folder = Path(self.path, config_path)
         if config_path == "config":
-            recipes = [f.relative_to(folder).with_suffix("") for f in folder.rglob("*.yaml")]
-            return [] if results_filter == ObjectType.GROUP else sorted(map(str, recipes))
+            return [] if results_filter == ObjectType.GROUP else recipes_in(folder)
         children = folder.iterdir() if folder.is_dir() else ()
         groups = [c.name for c in children if c.is_dir() and not c.name.startswith("_")]
         configs = [c.stem for c in folder.glob("*.yaml")]
@@ -147,14 +146,25 @@ def config_folders() -> list[tuple[str, Path]]:
     return folders
 
 
-def recipes() -> list[str]:
-    """Names of all recipes, third-party ones included."""
+def recipes_in(folder: Path) -> list[str]:
+    """Names of the recipes below a folder `config`; files named `_*` are their shared parents."""
+    files = (f for f in folder.rglob("*.yaml") if not f.name.startswith("_"))
+    return sorted(str(f.relative_to(folder).with_suffix("")) for f in files)
+
+
+def recipe_files() -> dict[str, Path]:
+    """Every recipe by its name, third-party ones included; parents (`_name.yaml`) are left out."""
     found = {
-        str(file.relative_to(folder / "config").with_suffix(""))
+        str(file.relative_to(folder / "config").with_suffix("")): file
         for _, folder in config_folders()
-        for file in (folder / "config").rglob("*.yaml")
+        for file in (folder / "config").rglob("[!_]*.yaml")
     }
-    return sorted(found)
+    return dict(sorted(found.items()))
+
+
+def recipes() -> list[str]:
+    """The names of all recipes."""
+    return list(recipe_files())
 
 
 @functools.cache

@@ -112,9 +112,15 @@ class Registry(Mapping[str, Callable]):
         In a keyed registry the last part of `where` is the name: `hooks.knn`.
         """
         full = self.check(config, where, where.rpartition(".")[2] or None)
-        entry = self[full.pop("name")]
-        wanted = inspect.signature(entry).parameters
-        return entry(**full, **{key: value for key, value in runtime.items() if key in wanted})
+        name = full.pop("name")
+        wanted = inspect.signature(self[name]).parameters
+        given = {key: value for key, value in runtime.items() if key in wanted}
+        try:
+            return self[name](**full, **given)
+        except ConfigError as error:  # an entry knows its name, not where it stands in the config
+            raise ConfigError(
+                *(_placed(p, name, where or self.kind) for p in error.problems)
+            ) from None
 
     def _conform(
         self, config: Any, where: str, name: str | None = None
@@ -151,6 +157,12 @@ class Registry(Mapping[str, Callable]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _placed(problem: str, name: str, where: str) -> str:
+    """`warmup.length: ...` becomes `schedules.lr.length: ...`."""
+    own = problem.startswith((f"{name}.", f"{name}:"))
+    return where + problem.removeprefix(name) if own else problem
 
 
 def origin(entry: Callable) -> str:

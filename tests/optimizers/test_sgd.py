@@ -63,3 +63,18 @@ def test_tensors_without_a_fused_kernel_take_torchs_choice():
 def test_nesterov_needs_momentum():
     with pytest.raises(ConfigError, match="nesterov: needs momentum"):
         sgd(momentum=0.0, nesterov=True, params=[{"params": [nn.Parameter(torch.ones(2))]}])
+
+
+def test_a_parameter_that_is_frozen_at_first_joins_later():
+    """SwAV freezes its prototypes for some steps; torch's fused SGD cannot start one alone."""
+    early, late = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = OPTIMIZERS.build(
+        {"name": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.0},
+        params=[{"params": [early, late]}],
+    )
+    for step in range(4):
+        early.grad = torch.ones(3)
+        late.grad = torch.ones(3) if step >= 2 else None
+        optimizer.step()
+    torch.testing.assert_close(early.detach(), torch.full((3,), 1 - 0.1 * (1 + 1.5 + 1.75 + 1.875)))
+    torch.testing.assert_close(late.detach(), torch.full((3,), 1 - 0.1 * (1 + 1.5)))

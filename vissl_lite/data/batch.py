@@ -34,18 +34,25 @@ class Sample:
 
 @dataclass
 class Tags:
-    """Ragged tags: those of image b are `values[offsets[b]:offsets[b + 1]]`."""
+    """Ragged tags: those of image b are `values_T[offsets[b]:offsets[b + 1]]`.
+
+    Attributes:
+        values_T: class ids, int64.
+        offsets: [B + 1], int64, starts with 0.
+        bounds: the offsets on the host, so that slicing does not wait for the device.
+    """
 
     values_T: Tensor
-    offsets: Tensor  # [B + 1], int64, starts with 0
+    offsets: Tensor
+    bounds: list[int] | None = None
 
     @classmethod
     def pack(cls, rows: Sequence[Sequence[int]]) -> Tags:
         """From one sequence of class ids per image; each id is kept once per image."""
         rows = [np.unique(np.asarray(row, dtype=np.int64)) for row in rows]
-        offsets = np.cumsum([0] + [len(row) for row in rows])
         values = np.concatenate([np.empty(0, np.int64), *rows])
-        return cls(torch.from_numpy(values), torch.from_numpy(offsets))
+        bounds = [0, *np.cumsum([len(row) for row in rows]).tolist()]
+        return cls(torch.from_numpy(values), torch.tensor(bounds), bounds)
 
     def counts_B(self) -> Tensor:
         """Number of tags per image."""
@@ -56,8 +63,15 @@ class Tags:
         return torch.repeat_interleave(self.counts_B(), output_size=len(self.values_T))
 
     def slice(self, start: int, stop: int) -> Tags:
-        offsets = self.offsets[start : stop + 1]
-        return Tags(self.values_T[offsets[0] : offsets[-1]], offsets - offsets[0])
+        """The tags of images start..stop."""
+        bounds = self.bounds or self.offsets.tolist()
+        first, last = bounds[start], bounds[stop]
+        inner = [bound - first for bound in bounds[start : stop + 1]]
+        return Tags(self.values_T[first:last], self.offsets[start : stop + 1] - first, inner)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Tags:
+        """The same tags with both tensors changed, such as moved to a device."""
+        return Tags(change(self.values_T), change(self.offsets), self.bounds)
 
 
 @dataclass
@@ -101,11 +115,10 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tags = self.tags
         return replace(
             self,
             views=[change(view) for view in self.views],
             index_B=change(self.index_B),
             label_B=None if self.label_B is None else change(self.label_B),
-            tags=None if tags is None else Tags(change(tags.values_T), change(tags.offsets)),
+            tags=None if self.tags is None else self.tags.map(change),
         )

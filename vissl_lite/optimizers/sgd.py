@@ -39,4 +39,7 @@ def sgd(
         params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, **kernel
     )
     keep_kernel(optimizer, kernel)
+    if momentum > 0:  # the fused kernel cannot start a parameter that was frozen later than others
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer

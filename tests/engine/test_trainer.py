@@ -1,0 +1,226 @@
+"""The loop: its result does not depend on processes, micro-batches or interruptions."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from distributed import run_ranks
+from torch.utils._python_dispatch import TorchDispatchMode
+from training import records, small, trained
+
+from vissl_lite import HOOKS
+from vissl_lite.engine.trainer import Trainer
+from vissl_lite.errors import ConfigError
+from vissl_lite.hooks.base import Hook
+from vissl_lite.registry import REGISTRIES
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def in_float64(rank, world, run_dir, overrides):
+    """The final weights of a run in double precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        return weights(trained(small(*overrides), Path(run_dir)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("loss", ["simclr", "swav"])
+def test_processes_equal_one_process_on_the_whole_batch(tmp_path, world, loss):
+    """BatchNorm synchronised; the trunk trains, and 1e-6 holds for every parameter."""
+    heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}]"
+    if loss == "swav":
+        heads = heads.replace("}]", "}, {name: prototypes, num_prototypes: 12}]")
+    overrides = (f"loss={loss}", "++parallel.sync_bn=all", "++train.max_steps=3", heads)
+    one = in_float64(0, 1, tmp_path / "one", overrides)
+    many = run_ranks(in_float64, world, str(tmp_path / "many"), overrides)
+    assert [r["loss"] for r in records(tmp_path / "many")] == pytest.approx(
+        [r["loss"] for r in records(tmp_path / "one")], abs=1e-6
+    )
+    for result in many:
+        for name, value in one.items():
+            torch.testing.assert_close(result[name], value, atol=1e-6, rtol=0)
+
+
+def test_micro_batches_of_a_per_image_loss_equal_the_whole_batch(tmp_path):
+    supervised = (
+        "loss=cross_entropy",
+        "++heads=[linear]",
+        "++train.freeze_trunk=true",
+        "++train.max_steps=3",
+    )
+    whole = trained(small(*supervised), tmp_path / "whole")
+    parts = trained(small(*supervised, "++train.accumulate=4"), tmp_path / "parts")
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    one, two = (trained(small("++train.max_steps=3"), tmp_path / name) for name in "ab")
+    assert [r["loss"] for r in records(tmp_path / "a")] == [
+        r["loss"] for r in records(tmp_path / "b")
+    ]
+    assert all(torch.equal(v, weights(two)[k]) for k, v in weights(one).items())
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of everything so far that made the host read a tensor."""
+    found = []
+    for name in ("tolist", "numpy", "cpu", "__array__"):
+        original = getattr(torch.Tensor, name)
+
+        def reading(self, *args, name=name, original=original, **kwargs):
+            found.append(name)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, reading)
+    return found
+
+
+class HostReads(TorchDispatchMode):
+    """Notes operations that make the host wait for the device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __init__(self, reads):
+        super().__init__()
+        self.reads = reads
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in func.name() for name in self.WAITING):
+            self.reads.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["simclr", "swav", "supervised", "hashtags"])
+def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
+    proto = "++heads=[{name: mlp, out_dim: 16}, {name: prototypes, num_prototypes: 8}]"
+    overrides = {
+        "simclr": ["loss=simclr", "optimizer=lars"],
+        "swav": ["loss=swav", proto, "++loss.queue_length=32", "optimizer=larc"],
+        "supervised": ["loss=cross_entropy", "++heads=[linear]", "optimizer=adamw"],
+        "hashtags": ["loss=hashtag_softmax", "++heads=[linear]", "data/source=digits_tags"],
+    }[method]
+    config = small(*overrides, "++train.accumulate=2", "++train.clip_grad_norm=1.0")
+    trainer = Trainer(config, tmp_path)
+    batches = iter(trainer.parts.loader(0))
+    for _ in range(3):
+        batch = next(batches)
+        reads.clear()
+        with HostReads(reads):
+            trainer.train_step(batch)
+        assert reads == []
+    with HostReads(reads):
+        trainer.meters.flush()
+    assert reads == ["tolist"]  # one read per log line
+
+
+def test_hooks_are_called_in_order(tmp_path):
+    calls = []
+    before = dict(REGISTRIES["hook"]._entries)
+
+    @HOOKS.register("recorder")
+    class Recorder(Hook):
+        """Notes every call."""
+
+        def __getattribute__(self, name):
+            if name.startswith(("on_", "after_")):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    trained(small("++hooks.recorder={}", "++train.max_steps=2"), tmp_path)
+    REGISTRIES["hook"]._entries = before
+    step = ["after_backward", "on_log", "after_step"]
+    assert calls == ["on_start", *step, *step, "on_end"]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(1, [5, 10, 15]), (2, [10]), (0.5, [3, 5, 8, 10, 13, 15])]
+)
+def test_the_end_of_epochs_is_where_it_should_be(tmp_path, every, expected):
+    """VISSL tested after epochs 1, 11, 21 when asked for every tenth."""
+    trainer = Trainer(small("data/source=synthetic", "++data.source.n=80"), tmp_path)
+    ends = []
+    for step in range(1, 16):
+        trainer.step = step
+        if trainer.at_end_of(every):
+            ends.append(step)
+    assert ends == expected
+
+
+def test_sigterm_stops_after_the_step_with_a_checkpoint(tmp_path):
+    class Terminate(Hook):
+        """Sends SIGTERM to this process after the third step."""
+
+        def after_step(self, trainer):
+            if trainer.step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = Trainer(small("hooks=[checkpoint]"), tmp_path)
+    trainer.hooks = {"terminate": Terminate(), **trainer.hooks}
+    trainer.fit()
+    assert trainer.step == 3
+    assert trainer.exit_code == 128 + signal.SIGTERM
+    assert trainer.checkpointer.latest().name == "step-00000003"
+    assert "resume=" in records(tmp_path, "end")[0]["reason"]
+
+
+def test_a_teacher_follows_the_student(tmp_path):
+    from torch import nn
+
+    from vissl_lite import LOSSES
+
+    before = dict(REGISTRIES["loss"]._entries)
+
+    @LOSSES.register("toy_byol")
+    class ToyByol(nn.Module):
+        """Predicts the teacher's embedding of the other view."""
+
+        needs_teacher = True
+
+        def forward(self, outputs, batch):
+            p, z = outputs.embedding, outputs.teacher.embedding
+            assert not z.requires_grad
+            return 2 - 2 * nn.functional.cosine_similarity(p, z.flip(0), dim=-1).mean()
+
+    heads = "++heads=[{name: mlp, out_dim: 16}, {name: predictor, hidden: 8}]"
+    overrides = ("loss=toy_byol", heads, "++train.max_steps=2", "++teacher_momentum=0.9")
+    trainer = Trainer(small(*overrides), tmp_path)
+    REGISTRIES["loss"]._entries = before
+    teacher = trainer.model.teacher
+    assert len(teacher.heads) == 1  # the predictor is the student's alone
+    expected = {n: p.clone() for n, p in teacher.named_parameters()}
+    for batch in trainer.parts.loader(0):
+        trainer.train_step(batch)
+        student = dict(trainer.model.named_parameters())
+        expected = {n: 0.9 * p + 0.1 * student[n].detach() for n, p in expected.items()}
+    for name, p in teacher.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+
+
+def test_a_checkpoint_of_other_processes_is_said(tmp_path):
+    trained(small("++train.max_steps=2", "hooks=[checkpoint]"), tmp_path)
+    meta = tmp_path / "checkpoints" / "step-00000002" / "meta.json"
+    meta.write_text(meta.read_text().replace('"world_size": 1', '"world_size": 2'))
+    trainer = Trainer(small("++train.max_steps=3", "hooks=[checkpoint]", "++resume=true"), tmp_path)
+    assert any("another number of processes" in note for note in trainer.parts.notes)
+
+
+def test_precisions_agree(tmp_path):
+    runs = {
+        p: trained(small(f"++precision={p}", "++train.max_steps=1"), tmp_path / p).results["loss"]
+        for p in ("fp32", "bf16")
+    }
+    assert runs["bf16"] == pytest.approx(runs["fp32"], rel=0.05)
+
+
+def test_fp16_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        Trainer(small("++precision=fp16"), tmp_path)

@@ -1,0 +1,107 @@
+"""Twelve mistakes that users make, and the message that each one gets: docs/errors.md.
+
+UPDATE_DOCS=1 pytest tests/test_errors.py      # writes the page anew
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from training import small, trained
+
+from vissl_lite import cli, plugins
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
+FOLDER = "data/source=image_folder"
+ROWS = [
+    ("a typo in a key", ["optimizer.lrr=0.1"], 2),
+    ("a typo in a name", ["loss=simclrr"], 2),
+    ("a typo in a list element", ["data.views=[{size: 32, transforms: [random_resized_crp]}]"], 2),
+    ("a wrong type", ["train.epochs=ten"], 2),
+    ("a missing path", [FOLDER, "data.source.path={tmp}/phtoos"], 2),
+    ("an empty folder", [FOLDER, "data.source.path={tmp}/empty"], 2),
+    ("unreadable images", [FOLDER, "data.source.path={tmp}/broken"], 2),
+    ("resuming a run that is not there", ["resume={tmp}/runs/quickstart/2026-01-02"], 2),
+    ("weights of another architecture", ["init={tmp}/run", "trunk.depth=34"], 2),
+    ("no GPU for a CUDA setting", ["device=cuda"], 2),
+    ("a batch that does not divide", ["train.batch_size=64", "train.accumulate=3"], 2),
+    ("several mistakes at once", ["train.epoch=3", "loss.temprature=0.2", "seed=x"], 2),
+]
+PLUGIN = "a plugin that fails to import"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders that the mistakes need."""
+    tmp = tmp_path_factory.mktemp("mistakes")
+    for name in ("photos", "empty", "broken/dog"):
+        (tmp / name).mkdir(parents=True)
+    for i in range(200):
+        (tmp / "broken" / "dog" / f"{i}.jpg").write_bytes(b"no jpeg")
+    trained(small("++train.max_steps=1", "hooks=[checkpoint]"), tmp / "run")
+    (tmp / "run" / "config.yaml").write_text("trunk: {name: resnet, depth: 18}\n")
+    return tmp
+
+
+def message(words, folders, monkeypatch, capfd):
+    """(exit code, what is printed on stderr) of a command line, in this process."""
+    words = [word.replace("{tmp}", str(folders)) for word in words]
+    if not words[0].startswith("resume"):
+        words = ["config=quickstart", *words]
+    monkeypatch.setattr(sys, "argv", ["vissl-lite", *words])
+    monkeypatch.chdir(folders)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    text = re.sub(r"(?m)^(INFO|WARNING) .*\n", "", capfd.readouterr().err)
+    text = re.sub(r"/\S*/mistakes\d*", "/data", text)
+    return stop.value.code, re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "DATE", text).strip()
+
+
+@pytest.mark.parametrize(("mistake", "words", "code"), ROWS, ids=[row[0] for row in ROWS])
+def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypatch, capfd):
+    if "device=cuda" in words:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    got, text = message(words, folders, monkeypatch, capfd)
+    assert got == code, text
+    assert "Traceback" not in text
+    line = " ".join(words).replace("{tmp}", "/data")
+    section = f"## {mistake}\n\n`{line}`\n\n```\n{text}\n```\n"
+    check_page(mistake, section)
+
+
+def test_a_plugin_that_fails_to_import_stops_nobody(tmp_path, monkeypatch, caplog):
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vissl_lite.plugins]\nacme = acme_parts\n")
+    (tmp_path / "acme_parts.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    failed = plugins._load_third_parties()
+    assert isinstance(failed["acme"], ModuleNotFoundError)
+    assert not any(name != "acme" for name in failed)
+    check_page(
+        PLUGIN, f"## {PLUGIN}\n\nThe run goes on.\n\n```\nWARNING {caplog.messages[-1]}\n```\n"
+    )
+
+
+def check_page(title, section):
+    """The page has exactly this section; with UPDATE_DOCS=1 it gets it."""
+    titles = [row[0] for row in ROWS] + [PLUGIN]
+    found = re.findall(
+        r"(?ms)^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text() if PAGE.exists() else ""
+    )
+    sections = {name: f"## {name}\n{body}" for name, body in found}
+    if os.environ.get("UPDATE_DOCS"):
+        sections[title] = section
+        head = (
+            "# What mistakes look like\n\nExit code 2, no traceback, nothing lost."
+            " This page is written by `UPDATE_DOCS=1 pytest tests/test_errors.py`.\n\n"
+        )
+        body = "\n\n".join(sections[name].strip() for name in titles if name in sections)
+        PAGE.write_text(f"{head}{body}\n")
+    else:
+        assert sections[title].strip() == section.strip()

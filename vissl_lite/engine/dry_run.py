@@ -1,0 +1,90 @@
+"""`dry_run=true`: build everything, take one step on a few images, print the sizes, stop."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vissl_lite.config import Config
+from vissl_lite.data.batch import Batch
+from vissl_lite.engine.build import build_model, build_source
+from vissl_lite.engine.numerics import Numerics
+from vissl_lite.engine.parts import Parts
+from vissl_lite.model import Outputs
+from vissl_lite.parallel.process import choose_device
+
+IMAGES = 4
+BYTES_PER_PARAMETER = 16  # fp32 weights, gradients, momentum, and a working copy
+
+
+def dry_run(config: Config) -> None:
+    """One step on a few images, on the meta device (shapes only) where the weights do not fit.
+
+    Nothing is written.
+
+    Raises:
+        ConfigError: whatever would stop the real run at its start.
+    """
+    with torch.device("meta"):
+        parameters = count(build_model(config, build_source(config).num_classes))
+    device = choose_device(config.device)
+    fits = parameters * BYTES_PER_PARAMETER < 0.6 * free_memory(device)
+    device = device if fits else torch.device("meta")
+    fixed = Numerics("fp32", "contiguous", "not measured in a dry run") if not fits else None
+    parts = Parts(config, device, fixed and fixed.state_dict())
+    _print(parts, parameters, *_one_step(parts))
+
+
+def _one_step(parts: Parts) -> tuple[Outputs, torch.Tensor]:
+    batch = parts.example(IMAGES).to(parts.device)
+    with parts.numerics.autocast(parts.device):
+        outputs = parts.model(batch.views)
+    losses = parts.loss(outputs, batch)
+    loss = losses["loss"] if isinstance(losses, dict) else losses
+    loss.backward()
+    parts.schedules.apply(0)
+    parts.optimizer.step()
+    parts.model.after_step()
+    return outputs, loss.detach()
+
+
+def _print(parts: Parts, parameters: int, outputs: Outputs, loss: torch.Tensor) -> None:
+    config, example = parts.config, parts.example(IMAGES)
+    shapes = {"features": outputs.features, "embedding": outputs.embedding}
+    shapes |= {f"logits {i}": logits for i, logits in enumerate(outputs.logits)}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left")
+    add = table.add_row
+    add("recipe", str(config.recipe))
+    add("source", f"{config.data.source['name']}, {len(parts.source):,} images")
+    add("views", _views(example))
+    heads = count(parts.model.heads)
+    add("parameters", f"{parameters / 1e6:,.1f} M, of these heads {heads / 1e6:,.1f} M")
+    for name, tensor in shapes.items():
+        add(f"  {name}", f"{list(tensor.shape)} crops, images, width")
+    add("compute", f"{parts.flops_per_image / 1e9:,.1f} GFLOP per image and training step")
+    add("global batch", f"{config.train.batch_size:,} images, {parts.local_batch:,} per process")
+    add("length", f"{parts.total_steps:,} steps, {parts.steps_per_epoch:,} per epoch")
+    value = "no value: shapes only, the weights do not fit here" if loss.is_meta else f"{loss:.4f}"
+    add("loss", value)
+    for note in parts.notes:
+        add("", note)
+    Console(highlight=False).print(table)
+
+
+def _views(example: Batch) -> str:
+    return " + ".join(f"{len(view)} x {view.shape[2]} px" for view in example.views)
+
+
+def count(module: torch.nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -1,0 +1,104 @@
+"""What a run writes: its config, records to all loggers, sentences to the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+import vissl_lite
+from vissl_lite import LOGGERS
+from vissl_lite.config import Config
+from vissl_lite.engine.checkpoint import write_text
+from vissl_lite.parallel.collectives import rank, world_size
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.parts import Parts
+
+
+class Journal:
+    """The loggers of a run, on rank 0; silent on the others.
+
+    Args:
+        resumed_step: records of later steps, from before a kill, are removed.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, resumed_step: int):
+        self.config, self.run_dir, self.resumed_step = config, run_dir, resumed_step
+        self.loggers: list[Any] = []
+
+    def __enter__(self) -> Journal:
+        if rank() == 0:
+            self._open()
+        return self
+
+    def _open(self) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name, logger in self.config.loggers.items():
+            self.loggers.append(LOGGERS.build(logger, f"loggers.{name}", run_dir=self.run_dir))
+        for logger in self.loggers:
+            if self.config.resume and hasattr(logger, "rewind"):
+                logger.rewind(self.resumed_step)
+
+    def __exit__(self, *_: object) -> None:
+        for logger in self.loggers:
+            logger.close()
+        self.loggers = []
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Gives a record to every logger."""
+        for logger in self.loggers:
+            logger.log(record)
+
+    def note(self, text: str, level: str = "info") -> None:
+        """A sentence for the user; level "info" or "warning"."""
+        self.log({"kind": "note", "text": text, "level": level})
+
+    def start(self, parts: Parts) -> None:
+        """The first record of a run, and what was inferred for it."""
+        trainable = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+        self.log(
+            {
+                "kind": "start",
+                "recipe": self.config.recipe or "",
+                "run_dir": str(self.run_dir),
+                "device": device_name(parts.device),
+                "precision": parts.numerics.precision,
+                "world_size": world_size(),
+                "epochs": self.config.train.epochs,
+                "total_steps": parts.total_steps,
+                "steps_per_epoch": parts.steps_per_epoch,
+                "global_batch": self.config.train.batch_size,
+                "params": trainable,
+                "resumed_step": self.resumed_step,
+            }
+        )
+        for text in parts.notes:
+            self.note(text)
+
+    def end(self, reason: str | None, step: int, seconds: float) -> None:
+        """The last record; `reason` says why training ended early."""
+        if reason is not None:
+            reason += f"; go on with: vissl-lite resume={self.run_dir}"
+        self.log({"kind": "end", "reason": reason or "done", "step": step, "seconds": seconds})
+
+
+def save_config(tree: dict[str, Any], run_dir: Path) -> None:
+    """Writes `run_dir/config.yaml`, which runs again as it is."""
+    header = (
+        f"# Composed by vissl_lite {vissl_lite.__version__}. Run it again:"
+        f" vissl-lite config={run_dir / 'config.yaml'}\n"
+        "defaults: [base, _self_]\n"
+    )
+    body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / "config.yaml", header + body)
+
+
+def device_name(device: torch.device) -> str:
+    """A name that people know: the GPU's, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"

@@ -1,0 +1,104 @@
+"""Starting from weights: a run, a checkpoint, or a `.safetensors` file. Never partially silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vissl_lite.engine.checkpoint import Checkpointer, read
+from vissl_lite.errors import ConfigError
+from vissl_lite.model import SSLModel
+
+
+def run_config(path: Path) -> Path:
+    """The saved config of the run that a path belongs to.
+
+    Raises:
+        ConfigError: the path is not (in) a run of ours.
+    """
+    for folder in (path, *path.parents[:2]):
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml"
+    raise ConfigError(
+        f"init: {path} does not belong to a run (no config.yaml beside it); set trunk and labelled"
+        " yourself"
+    )
+
+
+def load_into(model: SSLModel, path: Path) -> list[str]:
+    """Loads trunk weights, and head weights where all of them fit.
+
+    Args:
+        path: folder of a run (its newest checkpoint), a checkpoint, or a .safetensors file of a
+            trunk.
+
+    Returns:
+        Sentences on what was loaded and what was not.
+
+    Raises:
+        ConfigError: nothing there, or the trunk's tensors do not match one by one.
+    """
+    state = read_weights(path)
+    trunk = {k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")}
+    trunk = trunk or state
+    _check(trunk, model.trunk.state_dict(), path)
+    model.trunk.load_state_dict(trunk)
+    notes = [f"init: {len(trunk)} trunk tensors from {path}"]
+    heads = {k.removeprefix("heads."): v for k, v in state.items() if k.startswith("heads.")}
+    if heads and not differences(heads, model.heads.state_dict()):
+        model.heads.load_state_dict(heads)
+        notes.append(f"init: {len(heads)} head tensors")
+    elif len(model.heads):
+        notes.append("init: heads start from scratch, the file has none that fit")
+    return notes
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's model, or of a .safetensors file."""
+    if path.is_file() and path.suffix == ".safetensors":
+        return load_file(path)
+    if (path / "state.pt").is_file():
+        return read(path / "state.pt")["model"]
+    newest = Checkpointer(path / "checkpoints").latest()
+    if newest is None:
+        raise ConfigError(
+            f"init: {path} is neither a run with checkpoints, nor a checkpoint, nor a .safetensors"
+            " file"
+        )
+    return read(newest / "state.pt")["model"]
+
+
+def differences(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What keeps the tensors `given` from being loaded as `wanted`."""
+    missing = [f"{key} is missing" for key in wanted if key not in given]
+    extra = [f"{key} is not in the model" for key in given if key not in wanted]
+    shapes = [
+        f"{key} is {list(given[key].shape)}, the model has {list(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    return shapes + missing + extra
+
+
+def _check(given: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    wrong = differences(given, wanted)
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ConfigError(
+            f"init: {path} holds another trunk than the config: {'; '.join(wrong[:3])}{more};"
+            f" set the trunk that the weights were trained with{_trunk_of(path)}"
+        )
+
+
+def _trunk_of(path: Path) -> str:
+    """The trunk's config, if the weights come from a run of ours."""
+    import yaml
+
+    try:
+        saved: dict[str, Any] = yaml.safe_load(run_config(path).read_text())
+    except ConfigError:
+        return ""
+    return f": {saved['trunk']}"
