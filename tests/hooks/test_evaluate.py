@@ -1,0 +1,149 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from distributed import run_ranks
+from training import records, small, trained
+
+from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.engine.trainer import Trainer
+from vissl_lite.hooks.base import Hook
+from vissl_lite.hooks.evaluate import Evaluate
+
+LABELLED = (
+    "++labelled={train: {name: digits}, test: {name: digits, split: test}, size: 16,"
+    " transforms: [{name: resize, short_side: 16}]}"
+)
+EPOCHS_OF_ONE_STEP = ("data/source=synthetic", "++data.source.n=16", "++data.source.size=16")
+
+
+class Ones:
+    """An evaluation that looks at nothing and takes its time.
+
+    Args:
+        seconds: of sleep.
+    """
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+
+    def evaluate(self, bench):
+        time.sleep(self.seconds)
+        return {"one": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def ones(monkeypatch):
+    monkeypatch.setitem(EVALUATIONS._entries, "ones", Ones)
+
+
+def evaluated_steps(tmp_path, *overrides):
+    config = small(LABELLED, "hooks=[evaluate]", "++evaluations.ones={}", *overrides)
+    trained(config, tmp_path)
+    return [record["step"] for record in records(tmp_path, "eval")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{every_epochs: 10}", [10, 20, 25]),  # VISSL: after epochs 1, 11, 21
+        ("{every_epochs: 10, at_end: false}", [10, 20]),
+        ("{every_epochs: 5}", [5, 10, 15, 20, 25]),
+        ("{every_epochs: 0}", [25]),
+        ("{every_epochs: 0, at_start: true}", [0, 25]),
+    ],
+)
+def test_cadence(tmp_path, settings, expected):
+    overrides = (*EPOCHS_OF_ONE_STEP, "++train.epochs=25", f"++hooks.evaluate={settings}")
+    assert evaluated_steps(tmp_path, *overrides) == expected
+
+
+def test_a_fraction_of_an_epoch(tmp_path):
+    four_steps = (*EPOCHS_OF_ONE_STEP, "++data.source.n=64", "++train.epochs=2")
+    half = "++hooks.evaluate={every_epochs: 0.5}"
+    assert evaluated_steps(tmp_path, *four_steps, half) == [2, 4, 6, 8]
+
+
+def test_a_run_cut_short_is_evaluated_at_its_last_step(tmp_path):
+    assert evaluated_steps(tmp_path, "++train.max_steps=3") == [3]
+
+
+def test_results_and_records(tmp_path):
+    overrides = (LABELLED, "hooks=[evaluate]", "evaluations=[knn]", "++train.max_steps=1")
+    trainer = trained(small(*overrides), tmp_path)
+    [record] = records(tmp_path, "eval")
+    assert (record["name"], record["step"]) == ("knn", 1)
+    assert trainer.results["knn.top1"] == record["top1"] > 0.2
+
+
+def test_without_evaluations_nothing_is_needed(tmp_path):
+    trained(small("hooks=[evaluate]", "++train.max_steps=1"), tmp_path)
+    assert records(tmp_path, "eval") == []
+
+
+def test_missing_images_are_told_before_the_first_step(tmp_path):
+    trainer = Trainer(small("hooks=[evaluate]", "evaluations=[knn]"), tmp_path)
+    with pytest.raises(ConfigError, match=r"labelled\.train: evaluations \(knn\) need labelled"):
+        trainer.fit()
+    assert trainer.step == 0
+
+
+def test_a_negative_period_is_an_error():
+    with pytest.raises(ConfigError, match=r"hooks\.evaluate\.every_epochs: -1; needs 0 or more"):
+        Evaluate(every_epochs=-1)
+
+
+class Terminate(Hook):
+    """Sends SIGTERM to this process after step `at`."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def after_step(self, trainer):
+        if trainer.step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def terminated(run_dir, at):
+    """Steps evaluated by a run of one-step epochs that is sent SIGTERM (at None: is not)."""
+    hooks = ("hooks=[evaluate]", "++evaluations.ones={}", "++train.log_every=4")
+    config = small(LABELLED, *EPOCHS_OF_ONE_STEP, "++train.epochs=6", *hooks)
+    trainer = Trainer(config, run_dir)
+    trainer.hooks = {"terminate": Terminate(at), **trainer.hooks}
+    evaluated = []
+    trainer.log_evaluation = lambda name, metrics: evaluated.append(trainer.step)
+    trainer.fit()
+    return evaluated
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_no_evaluation_after_sigterm(tmp_path, at):
+    assert terminated(tmp_path, at) == list(range(1, at))
+
+
+def terminated_on_rank(rank, world, run_dir):
+    EVALUATIONS._entries["ones"] = Ones
+    return terminated(Path(run_dir), 3 if rank == 1 else None)
+
+
+def test_processes_agree_when_one_gets_sigterm(tmp_path):
+    assert run_ranks(terminated_on_rank, 2, str(tmp_path)) == [[1, 2], [1, 2]]
+
+
+def test_training_is_not_changed(tmp_path):
+    overrides = (*EPOCHS_OF_ONE_STEP, "++train.epochs=4")
+    hook = (LABELLED, "hooks=[evaluate]", "evaluations=[knn]", "++hooks.evaluate.at_start=true")
+    trained(small(*overrides), tmp_path / "without")
+    trained(small(*overrides, *hook), tmp_path / "with")
+    assert len(records(tmp_path / "with", "eval")) == 5
+    losses = [[r["loss"] for r in records(tmp_path / name)] for name in ("without", "with")]
+    assert losses[0] == losses[1]
+
+
+def test_speed_is_that_of_training(tmp_path):
+    slow = "++evaluations.ones.seconds=0.8"
+    evaluated_steps(tmp_path, *EPOCHS_OF_ONE_STEP, "++train.epochs=3", slow)
+    later = [record["images_per_s"] for record in records(tmp_path)[1:]]
+    assert min(later) > 16 / 0.8

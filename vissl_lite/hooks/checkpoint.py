@@ -1,0 +1,152 @@
+"""When to save, what to keep, which is best; and the trunk's weights at the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from vissl_lite import HOOKS, ConfigError
+from vissl_lite.errors import did_you_mean
+from vissl_lite.hooks._export import card, export_trunk
+from vissl_lite.hooks.base import Hook
+from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.trainer import Trainer
+
+
+@HOOKS.register("checkpoint")
+class Checkpoint(Hook):
+    """Saves checkpoints while training and the trunk's weights at the end.
+
+    `RUN/checkpoints` keeps the newest and the best; `resume=RUN` goes on from the newest. The end,
+    early or not, is always saved and leaves `RUN/weights.safetensors`: the trunk's tensors under
+    the trunk's own names, with recipe, step and the trunk's config (JSON) as metadata. Nothing is
+    saved any more once a loss or a weight is not finite.
+
+    Args:
+        every_epochs: may be a fraction; 0: not by epochs.
+        every_minutes: looked at when the loss is logged; null: not by time.
+        every_steps: null: not by steps.
+        keep_last: so many of the newest stay.
+        best: metric of an evaluation, such as "knn.top1". The step that improves it is saved at
+            once and stays until a better one comes.
+        best_mode: whether the largest or the smallest value is best.
+
+    Raises:
+        ConfigError: a period that is not positive, or a metric that no evaluation has.
+    """
+
+    last = True  # what the others did at this step, evaluations above all, is in the checkpoint
+
+    def __init__(
+        self,
+        every_epochs: float = 1.0,
+        every_minutes: float | None = 10.0,
+        every_steps: int | None = None,
+        keep_last: int = 2,
+        best: str | None = None,
+        best_mode: Literal["max", "min"] = "max",
+    ):
+        positive = {
+            "every_minutes": every_minutes,
+            "every_steps": every_steps,
+            "keep_last": keep_last,
+        }
+        for name, value in positive.items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"hooks.checkpoint.{name}: is {value}; needs more than 0")
+        self.every_epochs, self.every_steps = every_epochs, every_steps
+        self.every_minutes = every_minutes
+        self.keep_last, self.best, self.best_mode = keep_last, best, best_mode
+        self.best_value, self.best_step = math.nan, -1
+        self.late = False
+        self.told: set[str] = set()
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._check_best(trainer)
+        self.saved_at = time.monotonic()
+        latest = trainer.checkpointer.latest()
+        if latest and self.best_step == trainer.step:  # killed after the save, before the mark
+            trainer.checkpointer.mark_best(latest)
+        if math.isnan(self.best_value):  # measured before the first step
+            self.best_value = trainer.results.get(self.best or "", math.nan)
+
+    def _check_best(self, trainer: Trainer) -> None:
+        if self.best is None:
+            return
+        evaluation, _, metric = self.best.partition(".")
+        if evaluation not in trainer.config.evaluations or not metric:
+            offered = ", ".join(f"{name}.METRIC" for name in trainer.config.evaluations)
+            raise ConfigError(
+                f"hooks.checkpoint.best: {self.best!r} is no metric of an evaluation of this run;"
+                f" it has {offered or 'no evaluations'}"
+            )
+
+    def on_log(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if self.every_minutes is not None:  # rank 0 decides: clocks differ
+            minutes = (time.monotonic() - self.saved_at) / 60
+            self.late = broadcast_object(minutes >= self.every_minutes)
+
+    def after_step(self, trainer: Trainer) -> None:
+        by_step = self.every_steps is not None and trainer.step % self.every_steps == 0
+        due = by_step or self.late or trainer.at_end_of(self.every_epochs)
+        if due or self._improved(trainer.results):
+            self._save(trainer)
+
+    def on_end(self, trainer: Trainer) -> None:
+        if self._save(trainer) and rank() == 0:
+            file = trainer.run_dir / "weights.safetensors"
+            export_trunk(trainer.model.trunk, file, card(trainer))
+
+    def _improved(self, results: dict[str, float]) -> bool:
+        value = results.get(self.best or "", math.nan)
+        if math.isnan(self.best_value):
+            return math.isfinite(value)
+        return value > self.best_value if self.best_mode == "max" else value < self.best_value
+
+    def _save(self, trainer: Trainer) -> bool:
+        """Saves this step unless it is spoilt; says whether it did."""
+        if not all_finite(trainer):
+            self._tell(trainer, "the loss or a weight is not finite; nothing is saved any more")
+            return False
+        if improved := self._improved(trainer.results):
+            self.best_value, self.best_step = trainer.results[self.best or ""], trainer.step
+        path = trainer.save()
+        if improved:
+            trainer.checkpointer.mark_best(path)
+        trainer.checkpointer.prune(self.keep_last, trainer.checkpointer.best())
+        self.saved_at, self.late = time.monotonic(), False
+        self._tell_misnamed(trainer)
+        return True
+
+    def _tell_misnamed(self, trainer: Trainer) -> None:
+        """That the evaluation has run, and has another metric than `best`."""
+        evaluation = (self.best or "").partition(".")[0]
+        measured = [name for name in trainer.results if name.startswith(f"{evaluation}.")]
+        if measured and self.best not in measured:
+            close = did_you_mean(str(self.best), measured) or f"; measured: {', '.join(measured)}"
+            self._tell(trainer, f"hooks.checkpoint.best: there is no {self.best!r}{close}")
+
+    def _tell(self, trainer: Trainer, text: str) -> None:
+        if text not in self.told:
+            trainer.journal.note(text, "warning")
+        self.told.add(text)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_value, self.best_step = state["best_value"], state["best_step"]
+
+
+@torch.no_grad()
+def all_finite(trainer: Trainer) -> bool:
+    """Whether all losses so far and all weights are finite on all ranks; one synchronisation."""
+    floats = [t for t in trainer.model.state_dict().values() if t.is_floating_point()]
+    largest = torch.stack([torch.linalg.vector_norm(t, math.inf).float() for t in floats])
+    bad = ~largest.isfinite().all() | (trainer.meters.first_bad >= 0)
+    return all_reduce_sum(bad.float()).item() == 0
