@@ -1,0 +1,83 @@
+"""Randomness as a function of where we are, not as a state that has to be saved.
+
+What happens to a view is f(seed, epoch, position, view), the order of an epoch is f(seed, epoch).
+Neither depends on rank, worker or world size, so a run resumes exactly from two integers.
+"""
+
+import math
+
+import numpy as np
+
+ORDER = 1  # the stream that `permute` takes its round keys from
+ROUNDS = 16  # below 16, the permutations of 5 to 7 numbers are measurably not uniform
+
+
+def generator(
+    seed: int, epoch: int, position: int, view: int, stream: int = 0
+) -> np.random.Generator:
+    """The random numbers of one view of one sample; no two argument lists share any of them.
+
+    Philox4x64 encrypts a counter of four words: key = (seed, stream), counter = (n, view, position,
+    epoch), where n counts the numbers drawn, 2^64 blocks of them (Salmon et al. 2011, Parallel
+    random numbers: as easy as 1, 2, 3).
+
+    Args:
+        position: place of the sample in the order of the epoch.
+        view: index of the crop, counted over all view groups.
+        stream: 0 for views, 1 for the order of an epoch; other uses take a number of their own.
+    """
+    return np.random.Generator(
+        np.random.Philox(key=[seed, stream], counter=[0, view, position, epoch])
+    )
+
+
+def permute(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
+    """A random permutation of 0..n-1, evaluated only at `positions`: nothing of size n is stored.
+
+        a ~ sqrt(n), b = ceil(n / a), so that n <= a b < n + a
+        (l, r) = divmod(x, b)
+        for each round key k, alternately:  l = (l + F_k(r)) mod a  |  r = (r + F_k(l)) mod b
+        x = l b + r, and again from the top while x >= n
+
+    This is the generalised Feistel cipher with cycle walking of Black and Rogaway (2002, Ciphers
+    with arbitrary finite domains). About one x in sqrt(n) needs a second walk.
+
+    Args:
+        positions: integers in [0, n), of one dimension or more.
+
+    Returns:
+        int64 array of the same shape.
+
+    Raises:
+        IndexError: a position lies outside [0, n).
+    """
+    positions = np.asarray(positions)
+    if positions.size and not (positions.min() >= 0 and positions.max() < n):
+        raise IndexError(f"positions must lie in [0, {n})")
+    keys = generator(seed, epoch, 0, 0, ORDER).integers(0, 2**64, ROUNDS, np.uint64)
+    x = _feistel(positions.astype(np.uint64), n, keys)
+    while (outside := x >= n).any():
+        x[outside] = _feistel(x[outside], n, keys)
+    return x.astype(np.int64)
+
+
+def _feistel(x: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
+    """One walk: a bijection of [0, a * b). An even a lets it be an odd permutation as well."""
+    a = 2 * (math.isqrt(n - 1) // 2 + 1)
+    a, b = np.uint64(a), np.uint64(-(-n // a))
+    left, right = np.divmod(x, b)
+    for even, odd in zip(keys[::2], keys[1::2]):
+        left = (left + _mix(right, even)) % a
+        right = (right + _mix(left, odd)) % b
+    return left * b + right
+
+
+def _mix(x: np.ndarray, key: np.uint64) -> np.ndarray:
+    """32 bits, each of which depends on every bit of x + key (SplitMix64's multipliers)."""
+    z = (x + key) * _C1
+    z ^= z >> _32
+    z *= _C2
+    return z >> _32
+
+
+_32, _C1, _C2 = np.uint64(32), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
