@@ -1,0 +1,103 @@
+"""What evaluations get, and what they say when the labelled images do not fit."""
+
+import pytest
+import torch
+from engine.some_digits import CPU, FP32, SomeDigits, small_model
+from training import small
+
+from vissl_lite import ConfigError
+from vissl_lite.config import Labelled
+from vissl_lite.engine import bench as bench_module
+from vissl_lite.engine.bench import Bench, labelled_sources
+
+LABELLED = Labelled(size=8, transforms=[], batch_size=16)
+
+
+def bench_of(sources, notes=None):
+    note = (lambda text: None) if notes is None else notes.append
+    return Bench(small_model(), LABELLED, sources, device=CPU, numerics=FP32, note=note)
+
+
+def test_every_layer_of_every_split_is_computed_once(monkeypatch):
+    calls, real = [], bench_module.extract
+
+    def counted(model, source, views, layers, **settings):
+        calls.append((len(source), list(layers)))
+        return real(model, source, views, layers, **settings)
+
+    monkeypatch.setattr(bench_module, "extract", counted)
+    bench = bench_of({"train": SomeDigits(20), "test": SomeDigits(10)})
+    first = bench.features("train")
+    assert list(bench.features("train", ["embedding", "res5"]).features) == ["embedding", "res5"]
+    again = bench.features("train", ["res5"])
+    bench.features("test")
+    assert calls == [(20, ["res5"]), (20, ["embedding"]), (10, ["res5"])]
+    assert again.features["res5"] is first.features["res5"]
+    assert bench.num_classes == 10
+
+
+def test_unreadable_images_are_told_once():
+    notes = []
+    bench = bench_of({"train": SomeDigits(20, broken=(1, 4, 5, 6)), "test": SomeDigits(5)}, notes)
+    bench.features("train")
+    bench.features("train", ["embedding"])
+    assert notes == ["evaluation: 4 unreadable images left out: n1, n4, n5, ..."]
+
+
+def test_no_labelled_image_is_an_error():
+    bench = bench_of({"train": SomeDigits(5, unlabelled=range(5)), "test": SomeDigits(5)})
+    with pytest.raises(ConfigError, match=r"labelled\.train: has no readable image with a label"):
+        bench.features("train")
+
+
+def labelled(train, test):
+    return small("evaluations=[knn]", f"++labelled.train={train}", f"++labelled.test={test}")
+
+
+def test_sources_of_a_config():
+    found = labelled_sources(labelled("{name: digits}", "{name: digits, split: test}"))
+    assert {split: len(source) for split, source in found.items()} == {"train": 1438, "test": 359}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("null", "{name: digits}", r"labelled\.train: evaluations \(knn\) need labelled images"),
+        ("{name: digits}", "null", r"labelled\.test: evaluations \(knn\) need labelled images"),
+    ],
+)
+def test_missing_sources(train, test, message):
+    with pytest.raises(ConfigError, match=message):
+        labelled_sources(labelled(train, test))
+
+
+def folder_of_images(folder, classes):
+    from PIL import Image
+
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / "0.png")
+    return f"{{name: image_folder, path: '{folder}'}}"
+
+
+def test_other_classes_in_train_and_test(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train = folder_of_images(tmp_path / "train", ["cat", "dog"])
+    test = folder_of_images(tmp_path / "test", ["cat", "fox"])
+    with pytest.raises(ConfigError, match=r"labelled\.test: its classes are not .* \(dog, fox\)"):
+        labelled_sources(labelled(train, test))
+
+
+def test_a_source_without_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder_of_images(tmp_path / "train", ["cat"])
+    images = f"{{name: image_folder, path: '{tmp_path / 'train' / 'cat'}'}}"
+    with pytest.raises(ConfigError, match=r"labelled\.train: source 'image_folder' has no labels"):
+        labelled_sources(labelled(images, "{name: digits}"))
+
+
+def test_features_do_not_remember_a_graph():
+    bench = bench_of({"train": SomeDigits(5), "test": SomeDigits(5)})
+    x = bench.features("train").features["res5"]
+    assert not x.requires_grad
+    assert not torch.is_inference(x)

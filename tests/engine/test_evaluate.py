@@ -1,0 +1,106 @@
+"""Evaluating weights as a job of its own, and the recipes that do it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed import run_ranks
+from training import SMALL, composed, records, small, trained
+
+from vissl_lite import ConfigError
+from vissl_lite.engine.evaluate import evaluate_weights
+from vissl_lite.engine.journal import save_config
+from vissl_lite.schema import plain
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELLED = (
+    "++labelled={train: {name: digits}, test: {name: digits, split: test}, size: 16,"
+    " transforms: [{name: resize, short_side: 16}]}"
+)
+TRAINING = (LABELLED, "++train.max_steps=8", "++train.log_every=8", "evaluations=[knn]")
+TRAINING = (*TRAINING, "hooks=[evaluate,checkpoint]", "++data.mean=[0.3,0.3,0.3]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that was evaluated at its end, and its results."""
+    folder = tmp_path_factory.mktemp("run")
+    tree = plain(composed(*SMALL, *TRAINING))
+    save_config({key: value for key, value in tree.items() if key != "hydra"}, folder)
+    return folder, trained(small(*TRAINING), folder).results
+
+
+def evaluation(run_dir, *overrides):
+    return small(
+        LABELLED, "++data.mean=[0.3,0.3,0.3]", "++train.epochs=0", f"++init={run_dir}", *overrides
+    )
+
+
+def test_gives_what_the_run_itself_measured(run, tmp_path, capsys):
+    folder, measured = run
+    results = evaluate_weights(evaluation(folder, "evaluations=[knn]"), tmp_path)
+    assert results == {name: measured[name] for name in measured if name.startswith("knn.")}
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    [record] = records(tmp_path, "eval")
+    assert (record["name"], record["top1"]) == ("knn", results["knn.top1"])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds == ["start", "note", "note", "eval", "end"]
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["evaluation", "metric", "value"]
+    assert table[1].split() == ["knn", "top1", f"{results['knn.top1']:.4f}"]
+
+
+def test_several_evaluations_and_no_weights(tmp_path):
+    config = evaluation(
+        None, "++init=null", "evaluations=[knn,linear]", "++evaluations.linear.epochs=2"
+    )
+    results = evaluate_weights(config, tmp_path)
+    assert {name.partition(".")[0] for name in results} == {"knn", "linear"}
+    assert 0.2 < results["knn.top1"] < 1
+    assert "no weights given" in records(tmp_path, "note")[0]["text"]
+
+
+def evaluate_on_rank(rank, world, folder, run_dir):
+    torch.set_num_threads(1)
+    return evaluate_weights(evaluation(run_dir, "evaluations=[knn]"), Path(folder))
+
+
+def test_the_same_on_two_processes(run, tmp_path):
+    folder, measured = run
+    for results in run_ranks(evaluate_on_rank, 2, str(tmp_path), str(folder)):
+        assert results["knn.top1"] == pytest.approx(measured["knn.top1"], abs=0.003)  # one image
+    assert len(records(tmp_path, "eval")) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluations=[]"], r"evaluations: none given, and train\.epochs is 0"),
+        (["evaluations=[knn]", "++labelled.train=null"], r"labelled\.train: evaluations \(knn\)"),
+        (["evaluations=[knn]", "++evaluations.knn.k=[0]"], r"evaluations\.knn\.k: \[0\]"),
+        (["evaluations=[knn]", "++evaluations.knn.layer=res9"], r"no layer 'res9'; did you mean"),
+        (["evaluations=[knn]", "++labelled.transforms=[nothing]"], r"unknown transform 'nothing'"),
+    ],
+)
+def test_mistakes(tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate_weights(evaluation(None, "++init=null", *overrides), tmp_path)
+
+
+@pytest.mark.parametrize("recipe", ["knn", "linear"])
+def test_recipes_take_the_model_and_the_images_from_the_run(run, tmp_path, recipe):
+    folder, measured = run
+    extra = ["++evaluations.linear.epochs=20"] if recipe == "linear" else ["labelled.batch_size=99"]
+    words = [f"config=evaluate/{recipe}", f"init={folder}", f"hydra.run.dir={tmp_path}"]
+    command = [sys.executable, "tools/run.py", *words, "precision=fp32", "device=cpu", *extra]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    if recipe == "knn":
+        assert results["knn.top1_k20_T0.1"] == measured["knn.top1_k20_T0.1"]
+    else:
+        assert results["linear.top1"] > 0.6

@@ -1,0 +1,128 @@
+"""What evaluations look at: labelled images, and what they look like to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vissl_lite import SOURCES
+from vissl_lite.config import Config, Labelled
+from vissl_lite.data.views import Views
+from vissl_lite.engine.features import FeatureSet, extract
+from vissl_lite.engine.numerics import Numerics
+from vissl_lite.errors import ConfigError
+from vissl_lite.model import SSLModel
+
+
+class Bench:
+    """What an evaluation gets: a model, and the features of labelled images on request.
+
+    Every layer of every split is computed once and kept as long as the bench.
+
+    Args:
+        sources: "train" and "test".
+        workers: processes per rank that read images.
+        note: takes sentences for the user.
+
+    Attributes:
+        num_classes: of the labels.
+        labelled: size, transforms and batch size of the images.
+    """
+
+    def __init__(
+        self,
+        model: SSLModel,
+        labelled: Labelled,
+        sources: dict[str, Any],
+        *,
+        device: torch.device,
+        numerics: Numerics,
+        workers: int = 0,
+        note: Callable[[str], None] = lambda text: None,
+    ):
+        self.model, self.labelled, self.sources, self.note = model, labelled, sources, note
+        self.device, self.numerics, self.workers = device, numerics, workers
+        self.num_classes: int = max(source.num_classes for source in sources.values())
+        self._views = labelled_views(labelled)
+        self._known: dict[str, FeatureSet] = {}
+
+    def features(self, split: str, layers: Sequence[str] | None = None) -> FeatureSet:
+        """Of split "train" or "test", `layers` as in `extract`; all ranks call it together.
+
+        Raises:
+            ConfigError: not one labelled image of the split can be read.
+        """
+        layers = layers or [self.model.layer]
+        known = self._known[split].features if split in self._known else {}
+        missing = [layer for layer in layers if layer not in known]
+        if missing:
+            self._keep(split, self._extract(split, missing))
+        kept = self._known[split]
+        return replace(kept, features={layer: kept.features[layer] for layer in layers})
+
+    def _extract(self, split: str, layers: Sequence[str]) -> FeatureSet:
+        found = extract(
+            self.model,
+            self.sources[split],
+            self._views,
+            layers,
+            device=self.device,
+            numerics=self.numerics,
+            batch_size=self.labelled.batch_size,
+            workers=self.workers,
+        )
+        if not len(found.label_N):
+            raise ConfigError(
+                f"labelled.{split}: has no readable image with a label; evaluations need labels"
+            )
+        return found
+
+    def _keep(self, split: str, new: FeatureSet) -> None:
+        if split in self._known:
+            self._known[split].features.update(new.features)
+            return
+        self._known[split] = new
+        if new.broken:
+            shown = ", ".join(new.broken[:3]) + (", ..." if len(new.broken) > 3 else "")
+            self.note(f"evaluation: {len(new.broken)} unreadable images left out: {shown}")
+
+
+def labelled_sources(config: Config) -> dict[str, Any]:
+    """The sources that evaluations look at, "train" and "test".
+
+    Raises:
+        ConfigError: one is missing or has no classes, or their class names differ.
+    """
+    sources = {}
+    for split in ("train", "test"):
+        given = getattr(config.labelled, split)
+        if given is None:
+            raise ConfigError(
+                f"labelled.{split}: evaluations ({', '.join(config.evaluations)}) need labelled"
+                " images; set labelled.train and labelled.test to sources with labels"
+            )
+        sources[split] = SOURCES.build(given, f"labelled.{split}")
+        if sources[split].num_classes is None:
+            raise ConfigError(f"labelled.{split}: source {given['name']!r} has no labels")
+    _check_same_classes(sources["train"].classes, sources["test"].classes)
+    return sources
+
+
+def labelled_views(labelled: Labelled) -> Views:
+    """One crop per image."""
+    group = {"count": 1, "size": labelled.size, "transforms": labelled.transforms}
+    return Views.build([group], "labelled")
+
+
+def _check_same_classes(train: list[str] | None, test: list[str] | None) -> None:
+    """Class ids are comparable only between equal lists of names."""
+    if train is not None and test is not None and train != test:
+        differ = sorted(set(train) ^ set(test))
+        shown = ", ".join(differ[:3]) or "their order"
+        raise ConfigError(
+            f"labelled.test: its classes are not those of labelled.train ({shown}); both need the"
+            " same class names in the same order"
+        )

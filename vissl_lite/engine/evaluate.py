@@ -1,0 +1,135 @@
+"""Evaluations of a model: inside a run, and as a job of their own (`train.epochs: 0`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vissl_lite import EVALUATIONS
+from vissl_lite.config import Config
+from vissl_lite.data.loader import choose_workers
+from vissl_lite.engine import weights
+from vissl_lite.engine.bench import Bench, labelled_sources, labelled_views
+from vissl_lite.engine.build import build_model
+from vissl_lite.engine.checkpoint import write_text
+from vissl_lite.engine.journal import Journal, device_name
+from vissl_lite.engine.numerics import Numerics, apply_layout
+from vissl_lite.errors import ConfigError
+from vissl_lite.model import SSLModel
+from vissl_lite.parallel.collectives import rank, world_size
+from vissl_lite.parallel.process import choose_device
+
+
+class Evaluations:
+    """The evaluations of a config, on its labelled images, for as many models as one likes.
+
+    Raises:
+        ConfigError: labelled images are missing, or an evaluation's settings are wrong.
+    """
+
+    def __init__(self, config: Config, device: torch.device):
+        self.config, self.device = config, device
+        self.sources = labelled_sources(config)
+        labelled_views(config.labelled)  # a mistake in them is said now, not after an epoch
+        self.entries: dict[str, Any] = {
+            name: EVALUATIONS.build(entry, f"evaluations.{name}")
+            for name, entry in config.evaluations.items()
+        }
+
+    def run(
+        self, model: SSLModel, numerics: Numerics, note: Callable[[str], None]
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """(name, metrics) of one evaluation after the other; they share the features."""
+        bench = Bench(
+            model,
+            self.config.labelled,
+            self.sources,
+            device=self.device,
+            numerics=numerics,
+            workers=choose_workers(self.config.data.workers, self.device),
+            note=note,
+        )
+        for name, entry in self.entries.items():
+            yield name, entry.evaluate(bench)
+
+
+def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
+    """Evaluates the weights that `init` names, without training.
+
+    Features are computed in float32 unless `precision` says otherwise. All metrics go to the
+    loggers, to `run_dir/results.json`, and as a table to the screen.
+
+    Returns:
+        The metrics as `evaluation.metric`.
+
+    Raises:
+        ConfigError: no evaluations or no labelled images, or weights that do not fit.
+    """
+    if not config.evaluations:
+        raise ConfigError("evaluations: none given, and train.epochs is 0; add evaluations=knn")
+    start, device = time.perf_counter(), choose_device(config.device)
+    evaluations = Evaluations(config, device)
+    model, numerics, notes = _model(config, evaluations.sources["train"].num_classes, device)
+    results: dict[str, float] = {}
+    with Journal(config, run_dir, resumed_step=0) as journal:
+        journal.log(_introduction(config, run_dir, device, numerics, model))
+        for text in notes:
+            journal.note(text)
+        for name, metrics in evaluations.run(model, numerics, journal.note):
+            journal.log({"kind": "eval", "name": name, "step": 0, **metrics})
+            results |= {f"{name}.{metric}": value for metric, value in metrics.items()}
+        journal.end(None, 0, time.perf_counter() - start)
+    if rank() == 0:
+        write_text(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+        Console(highlight=False).print(table(results))
+    return results
+
+
+def table(results: dict[str, float]) -> Table:
+    """Evaluation, metric, value; one row per metric."""
+    shown = Table("evaluation", "metric", box=None, padding=(0, 2, 0, 0))
+    shown.add_column("value", justify="right")
+    for key, value in results.items():
+        name, _, metric = key.partition(".")
+        shown.add_row(name, metric, f"{value:.4f}")
+    return shown
+
+
+def _model(
+    config: Config, num_classes: int, device: torch.device
+) -> tuple[SSLModel, Numerics, list[str]]:
+    torch.manual_seed(config.seed)
+    model = build_model(config, num_classes)
+    notes = ["init: no weights given; the model is as it is built"]
+    if config.init:
+        notes = weights.load_into(model, Path(config.init))
+    precision, layout = config.precision, config.memory.memory_format
+    numerics = Numerics(
+        "fp32" if precision == "auto" else precision,
+        "contiguous" if layout == "auto" else layout,
+        reason="as given",
+    )
+    model.to(device).eval()
+    apply_layout(model, numerics)
+    return model, numerics, notes
+
+
+def _introduction(
+    config: Config, run_dir: Path, device: torch.device, numerics: Numerics, model: SSLModel
+) -> dict[str, Any]:
+    return {
+        "kind": "start",
+        "recipe": config.recipe or "",
+        "run_dir": str(run_dir),
+        "device": device_name(device),
+        "precision": numerics.precision,
+        "world_size": world_size(),
+        "params": sum(p.numel() for p in model.parameters()),
+    }

@@ -1,0 +1,218 @@
+"""Features of labelled images: each image once, in the order of its source, float32, on the CPU.
+
+Shape suffixes: N images of a source, B of a batch, D features of a layer, H, W, C of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vissl_lite.data.decode import BrokenImage, decode
+from vissl_lite.data.views import Views
+from vissl_lite.engine.build import embed_dim
+from vissl_lite.engine.numerics import Numerics
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.model import SSLModel
+from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
+
+EMBEDDING = "embedding"  # the layer that stands for the output of the last head that is no scorer
+UNLABELLED, BROKEN = -1, -2  # in place of a class id, while features are being computed
+EXCHANGED_ROWS = 4096  # per process and collective: 32 MiB of 2048 features
+
+
+@dataclass
+class FeatureSet:
+    """What the labelled images of one source look like to a model.
+
+    Attributes:
+        features: float32 [N, D] on the CPU for every layer asked for.
+        label_N: int64 class ids. Images without a label and unreadable ones are left out.
+        broken: names of the unreadable images.
+    """
+
+    features: dict[str, Tensor]
+    label_N: Tensor
+    broken: list[str]
+
+
+@torch.no_grad()  # not inference_mode: tensors made there, such as caches, would break training
+def extract(
+    model: SSLModel,
+    source: Any,
+    views: Views,
+    layers: Sequence[str] | None = None,
+    *,
+    device: torch.device,
+    numerics: Numerics,
+    batch_size: int = 256,
+    workers: int = 0,
+) -> FeatureSet:
+    """Features of all labelled images of `source`, equal on all ranks; ranks call it together.
+
+    Rank r of W computes the images r, r + W, ...; none is padded or repeated. The model computes in
+    eval mode, in the precision of `numerics`, and is left as it was.
+
+    Args:
+        views: one group of one crop.
+        layers: trunk layers, averaged over their maps, or "embedding", the output of the last head
+            that is no scorer; default: the layer that feeds the heads.
+        batch_size: images per process.
+
+    Raises:
+        ConfigError: a layer that the model does not have.
+    """
+    layers = list(layers or [model.layer])
+    width = {**model.trunk.widths, EMBEDDING: embed_dim(model)}  # pyright: ignore
+    _check_layers(layers, list(width))
+    features = {layer: torch.zeros(len(source), width[layer]) for layer in layers}
+    label_N = torch.full((len(source),), UNLABELLED)
+    with evaluating(model):
+        for chunk in _loader(LabelledImages(source, views), batch_size, workers, device):
+            label_N[chunk.broken] = BROKEN
+            label_N[chunk.index_B] = chunk.label_B
+            with numerics.autocast(device):
+                found = layer_features(model, chunk.images_BHWC.to(device), layers)
+            for layer in layers:
+                features[layer][chunk.index_B] = found[layer].float().cpu()
+    return _readable(source, *_exchanged(features, label_N))
+
+
+def layer_features(
+    model: SSLModel, images_BHWC: Tensor, layers: Sequence[str]
+) -> dict[str, Tensor]:
+    """[B, D] for every layer, as described in `extract`; one pass through the trunk."""
+    wanted = dict.fromkeys(model.layer if layer == EMBEDDING else layer for layer in layers)
+    outputs = model.trunk(model.normalise(images_BHWC), tuple(wanted))
+    found = {layer: _averaged(outputs[layer]) for layer in layers if layer != EMBEDDING}
+    if EMBEDDING in layers:
+        z_BD = model.pooled(outputs[model.layer])
+        for head in model.heads:
+            z_BD = z_BD if getattr(head, "scorer", False) else head(z_BD)
+        found[EMBEDDING] = z_BD
+    return found
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _averaged(x: Tensor) -> Tensor:
+    """[B, D] from a map [B, D, H, W], summed in float32; vectors pass."""
+    return x.float().mean(dim=(2, 3)) if x.ndim == 4 else x
+
+
+def _check_layers(layers: list[str], known: list[str]) -> None:
+    for layer in layers:
+        if layer not in known:
+            close = did_you_mean(layer, known) or ";"
+            raise ConfigError(
+                f"evaluations: the model has no layer {layer!r}{close} it has {', '.join(known)}"
+            )
+
+
+# ---------------------------------------------------------------- images of this process
+
+
+@dataclass
+class Chunk:
+    """A batch of readable labelled images, and the indices of the unreadable ones."""
+
+    images_BHWC: Tensor
+    label_B: Tensor
+    index_B: Tensor
+    broken: Tensor
+
+
+class LabelledImages(Dataset):
+    """`dataset[i]`: (i, label, uint8 [H, W, C] or None if unreadable), None without a label."""
+
+    def __init__(self, source: Any, views: Views):
+        self.source, self.views = source, views
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[int, int, np.ndarray | None] | None:
+        sample = self.source[index]
+        if sample.label is None:
+            return None
+        try:
+            image = decode(sample.image, sample.name)
+        except BrokenImage:
+            return index, sample.label, None
+        [crop_VHWC] = self.views(image, 0, 0, index)  # a random transform would repeat itself
+        return index, sample.label, crop_VHWC[0]
+
+    def collate(self, items: list[tuple[int, int, np.ndarray | None] | None]) -> Chunk:
+        labelled = [item for item in items if item is not None]
+        readable = [(i, label, image) for i, label, image in labelled if image is not None]
+        size = self.views.sizes[0]
+        images = np.empty((len(readable), size, size, 3), np.uint8)
+        for row, (_, _, image) in zip(images, readable):
+            row[:] = image
+        return Chunk(
+            torch.from_numpy(images),
+            torch.tensor([label for _, label, _ in readable], dtype=torch.int64),
+            torch.tensor([i for i, _, _ in readable], dtype=torch.int64),
+            torch.tensor([i for i, _, image in labelled if image is None], dtype=torch.int64),
+        )
+
+
+def _loader(
+    dataset: LabelledImages, batch_size: int, workers: int, device: torch.device
+) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=range(rank(), len(dataset), world_size()),
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        generator=torch.Generator(),  # its own: the state of training is not drawn from
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+# ---------------------------------------------------------------- images of all processes
+
+
+def _exchanged(features: dict[str, Tensor], label_N: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    return {layer: exchange(x_ND) for layer, x_ND in features.items()}, exchange(label_N)
+
+
+def exchange(x_N: Tensor) -> Tensor:
+    """Fills in, in place, the rows of the other processes: rank r of W has rows r, r + W, ...
+
+    Block by block, so that no process holds a second copy of all rows.
+    """
+    size, world = len(x_N), world_size()
+    own = torch.arange(rank(), size, world)
+    for start in range(0, -(-size // world) if world > 1 else 0, EXCHANGED_ROWS):
+        block = slice(start, start + EXCHANGED_ROWS)
+        rows = torch.cat([torch.arange(r, size, world)[block] for r in range(world)])
+        x_N[rows] = all_gather_cat(x_N[own[block]])
+    return x_N
+
+
+def _readable(source: Any, features: dict[str, Tensor], label_N: Tensor) -> FeatureSet:
+    """Without the images that have no features."""
+    broken = [source[i].name or f"image {i}" for i in (label_N == BROKEN).nonzero()[:, 0].tolist()]
+    kept_N = label_N >= 0
+    if not kept_N.all():
+        features = {layer: x_ND[kept_N] for layer, x_ND in features.items()}
+    return FeatureSet(features, label_N[kept_N], broken)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vissl_lite import HOOKS, ConfigError
+from vissl_lite.engine.evaluate import Evaluations
+from vissl_lite.hooks.base import Hook
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.trainer import Trainer
+
+
+@HOOKS.register("evaluate")
+class Evaluate(Hook):
+    """Runs all `evaluations` of the config on the current model, during and after training.
+
+    With every_epochs=10: after 10, 20, 30, ... epochs, and once after the last step. That labelled
+    images are missing is said before the first step. A run that is being stopped is not evaluated.
+    Hooks run in the order of the config: ahead of `checkpoint`, so that the checkpoint of a step
+    knows the results of that step.
+
+    Args:
+        every_epochs: epochs between evaluations, also a fraction; 0: none in between.
+        at_start: also before the first step: what random weights, or those of `init`, are worth.
+        at_end: after the last step, whatever `every_epochs` says.
+
+    Raises:
+        ConfigError: `every_epochs` is negative.
+    """
+
+    def __init__(self, every_epochs: float = 1.0, at_start: bool = False, at_end: bool = True):
+        if every_epochs < 0:
+            raise ConfigError(f"hooks.evaluate.every_epochs: {every_epochs:g}; needs 0 or more")
+        self.every_epochs, self.at_start, self.at_end = every_epochs, at_start, at_end
+        self.evaluations: Evaluations | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.config.evaluations:
+            self.evaluations = Evaluations(trainer.config, trainer.device)
+            if self.at_start and trainer.step == 0:
+                self._evaluate(trainer, self.evaluations)
+
+    def after_step(self, trainer: Trainer) -> None:
+        due = trainer.at_end_of(self.every_epochs) or (self.at_end and trainer.finished)
+        if due and self.evaluations and not trainer.stop.stops(at_log_step=True):
+            self._evaluate(trainer, self.evaluations)
+            trainer.speed.mark(trainer.step, trainer.loader.waited_s)  # no part of images/s
+
+    def _evaluate(self, trainer: Trainer, evaluations: Evaluations) -> None:
+        found = evaluations.run(trainer.model, trainer.parts.numerics, trainer.journal.note)
+        for name, metrics in found:
+            trainer.log_evaluation(name, metrics)
