@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,18 @@ def main() -> None:
 
 def block(error: Exception) -> str:
     """What the user reads: one line per problem."""
-    problems = error.problems if isinstance(error, ConfigError) else [_in_our_words(error)]
+    ours = next((e for e in _chain(error) if isinstance(e, ConfigError)), None)
+    problems = ours.problems if ours else [_in_our_words(error)]
     count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
     lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
     return f"config error{count}\n  " + lines.replace("\n", "\n  ")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what caused it: OmegaConf wraps what a resolver raises."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _in_our_words(error: Exception) -> str:
