@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from distributed import run_ranks
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import records, small, trained
 
-from vissl_lite import HOOKS
+from vissl_lite import HOOKS, LOSSES
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import ConfigError
 from vissl_lite.hooks.base import Hook
-from vissl_lite.registry import REGISTRIES
 
 
 def weights(trainer):
@@ -122,11 +122,9 @@ def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
     assert reads == ["tolist"]  # one read per log line
 
 
-def test_hooks_are_called_in_order(tmp_path):
+def test_hooks_are_called_in_order(tmp_path, monkeypatch):
     calls = []
-    before = dict(REGISTRIES["hook"]._entries)
 
-    @HOOKS.register("recorder")
     class Recorder(Hook):
         """Notes every call."""
 
@@ -135,8 +133,8 @@ def test_hooks_are_called_in_order(tmp_path):
                 calls.append(name)
             return super().__getattribute__(name)
 
+    monkeypatch.setitem(HOOKS._entries, "recorder", Recorder)
     trained(small("++hooks.recorder={}", "++train.max_steps=2"), tmp_path)
-    REGISTRIES["hook"]._entries = before
     step = ["after_backward", "on_log", "after_step"]
     assert calls == ["on_start", *step, *step, "on_end"]
 
@@ -172,14 +170,7 @@ def test_sigterm_stops_after_the_step_with_a_checkpoint(tmp_path):
     assert "resume=" in records(tmp_path, "end")[0]["reason"]
 
 
-def test_a_teacher_follows_the_student(tmp_path):
-    from torch import nn
-
-    from vissl_lite import LOSSES
-
-    before = dict(REGISTRIES["loss"]._entries)
-
-    @LOSSES.register("toy_byol")
+def test_a_teacher_follows_the_student(tmp_path, monkeypatch):
     class ToyByol(nn.Module):
         """Predicts the teacher's embedding of the other view."""
 
@@ -191,9 +182,10 @@ def test_a_teacher_follows_the_student(tmp_path):
             return 2 - 2 * nn.functional.cosine_similarity(p, z.flip(0), dim=-1).mean()
 
     heads = "++heads=[{name: mlp, out_dim: 16}, {name: predictor, hidden: 8}]"
-    overrides = ("loss=toy_byol", heads, "++train.max_steps=2", "++teacher_momentum=0.9")
+    monkeypatch.setitem(LOSSES._entries, "toy_byol", ToyByol)
+    loss = "++loss={name: toy_byol}"
+    overrides = ("~loss", loss, heads, "++train.max_steps=2", "++teacher_momentum=0.9")
     trainer = Trainer(small(*overrides), tmp_path)
-    REGISTRIES["loss"]._entries = before
     teacher = trainer.model.teacher
     assert len(teacher.heads) == 1  # the predictor is the student's alone
     expected = {n: p.clone() for n, p in teacher.named_parameters()}

@@ -76,7 +76,7 @@ def test_rounded_parts_make_up_the_training():
         ({"lengths": ["1 step", "1198 steps"], "total_steps": 1201}, "1,199 of 1,201 steps"),
         ({"lengths": ["rest", "rest"]}, "and only one"),
         ({"lengths": ["300 epochs", "300 epochs"]}, "1,800 of 1,200 steps"),
-        ({"lengths": ["10 epoch", "rest"]}, r"composite\.lengths\[0\]: '10 epoch' is not a length"),
+        ({"lengths": ["10 epoch", "rest"]}, r"schedule\.lengths\[0\]: '10 epoch' is not a length"),
         ({"lengths": ["rest", 0.5], "schedules": ["linear", "cosin"]}, r"schedules\[1\].*'cosine'"),
     ],
 )

@@ -11,5 +11,5 @@ def test_equals_the_formula():
 
 
 def test_decay_is_positive():
-    with pytest.raises(ConfigError, match=r"exponential\.decay: 0\.0 is not positive"):
+    with pytest.raises(ConfigError, match=r"schedule\.decay: 0\.0 is not positive"):
         SCHEDULES.build({"name": "exponential", "decay": 0})

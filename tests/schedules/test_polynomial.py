@@ -10,5 +10,5 @@ def test_equals_the_formula():
 
 
 def test_power_is_positive():
-    with pytest.raises(ConfigError, match=r"polynomial\.power: 0\.0 is not positive"):
+    with pytest.raises(ConfigError, match=r"schedule\.power: 0\.0 is not positive"):
         SCHEDULES.build({"name": "polynomial", "power": 0})

@@ -14,5 +14,5 @@ def test_equals_fvcore(total_steps):
 
 
 def test_num_decays_is_not_negative():
-    with pytest.raises(ConfigError, match=r"step\.num_decays: -1 is negative"):
+    with pytest.raises(ConfigError, match=r"schedule\.num_decays: -1 is negative"):
         SCHEDULES.build({"name": "step", "num_decays": -1}, total_steps=10)

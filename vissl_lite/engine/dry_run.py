@@ -18,10 +18,11 @@ from vissl_lite.parallel.process import choose_device
 
 IMAGES = 4
 BYTES_PER_PARAMETER = 16  # fp32 weights, gradients, momentum, and a working copy
+LARGE_ON_CPU = 100e6  # parameters; a step of a larger model takes a CPU minutes
 
 
 def dry_run(config: Config) -> None:
-    """One step on a few images, on the meta device (shapes only) where the weights do not fit.
+    """One step on a few images; on the meta device (shapes only) where the model is too large.
 
     Nothing is written.
 
@@ -32,9 +33,10 @@ def dry_run(config: Config) -> None:
         parameters = count(build_model(config, build_source(config).num_classes))
     device = choose_device(config.device)
     fits = parameters * BYTES_PER_PARAMETER < 0.6 * free_memory(device)
-    device = device if fits else torch.device("meta")
-    fixed = Numerics("fp32", "contiguous", "not measured in a dry run") if not fits else None
-    parts = Parts(config, device, fixed and fixed.state_dict())
+    if not fits or (device.type == "cpu" and parameters > LARGE_ON_CPU):
+        device = torch.device("meta")
+    fixed = Numerics("fp32", "contiguous", "not measured: shapes only").state_dict()
+    parts = Parts(config, device, fixed if device.type == "meta" else None)
     _print(parts, parameters, *_one_step(parts))
 
 
@@ -67,7 +69,11 @@ def _print(parts: Parts, parameters: int, outputs: Outputs, loss: torch.Tensor) 
     add("compute", f"{parts.flops_per_image / 1e9:,.1f} GFLOP per image and training step")
     add("global batch", f"{config.train.batch_size:,} images, {parts.local_batch:,} per process")
     add("length", f"{parts.total_steps:,} steps, {parts.steps_per_epoch:,} per epoch")
-    value = "no value: shapes only, the weights do not fit here" if loss.is_meta else f"{loss:.4f}"
+    value = (
+        "no value: shapes only, the model is too large for a step here"
+        if loss.is_meta
+        else f"{loss:.4f}"
+    )
     add("loss", value)
     for note in parts.notes:
         add("", note)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vissl_lite import HEADS
+from vissl_lite.layers.precision import at_least_fp32, full_precision
 
 
 class UnitRows(nn.Linear):
@@ -22,8 +23,8 @@ class UnitRows(nn.Linear):
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
     def forward(self, z_ND: Tensor) -> Tensor:
-        with torch.autocast(z_ND.device.type, enabled=False):
-            return F.linear(_at_least_fp32(z_ND), _at_least_fp32(self.weight))
+        with full_precision(z_ND):
+            return F.linear(at_least_fp32(z_ND), at_least_fp32(self.weight))
 
 
 @HEADS.register("prototypes")
@@ -53,12 +54,8 @@ class Prototypes(nn.Module):
         return [prototypes(z_ND) for prototypes in self.sets]
 
     def forward(self, x_ND: Tensor) -> list[Tensor]:
-        return self.scores(F.normalize(_at_least_fp32(x_ND), dim=-1))
+        return self.scores(F.normalize(at_least_fp32(x_ND), dim=-1))
 
     def after_step(self) -> None:
         for prototypes in self.sets:
             prototypes.normalise()
-
-
-def _at_least_fp32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -5,21 +5,11 @@ Shape suffixes: V crops, B images of this process, K classes or prototypes.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vissl_lite import ConfigError
+from vissl_lite.layers.precision import at_least_fp32
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay what they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def full_precision(x: Tensor) -> torch.autocast:
-    """A context in which autocast does not lower anything on the device of `x`."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def scores_of(outputs: Any, loss: str) -> list[Tensor]:

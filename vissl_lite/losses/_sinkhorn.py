@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vissl_lite.losses._common import at_least_fp32, full_precision
+from vissl_lite.layers.precision import at_least_fp32, full_precision
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed
 
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch, Tags
-from vissl_lite.losses._common import full_precision, mean_over_all, scores_of
+from vissl_lite.layers.precision import full_precision
+from vissl_lite.losses._common import mean_over_all, scores_of
 
 
 def bce_of_labels(z_VBK: Tensor, y_BK: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vissl_lite import LOSSES
 from vissl_lite.data.batch import Batch, Tags
-from vissl_lite.losses._common import full_precision, mean_over_all, scores_of
+from vissl_lite.layers.precision import full_precision
+from vissl_lite.losses._common import mean_over_all, scores_of
 
 
 def hashtag_sum(z_VBK: Tensor, tags: Tags) -> Tensor:

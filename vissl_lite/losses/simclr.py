@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch
-from vissl_lite.losses._common import at_least_fp32, full_precision
+from vissl_lite.layers.precision import at_least_fp32, full_precision
 from vissl_lite.parallel.collectives import gather_with_grad, rank, world_size
 
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch
-from vissl_lite.losses._common import at_least_fp32, full_precision, scores_of
+from vissl_lite.layers.precision import at_least_fp32, full_precision
+from vissl_lite.losses._common import scores_of
 from vissl_lite.losses._queue import EmbeddingQueue
 from vissl_lite.losses._sinkhorn import sinkhorn
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
