@@ -1,0 +1,203 @@
+"""Every recipe composes, says what it is for, and has the numbers of its paper."""
+
+import functools
+import re
+from collections.abc import Callable
+
+import pytest
+from omegaconf import OmegaConf
+from training import composed
+
+from vissl_lite import SCHEDULES
+from vissl_lite.cli import hydra_arguments
+from vissl_lite.config import Config, check
+from vissl_lite.engine.build import peak_lr
+from vissl_lite.engine.dry_run import dry_run
+from vissl_lite.engine.journal import save_config
+from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
+
+load_entries()
+register_with_hydra()
+FIELDS = ["paper", "expected", "cost", "needs", "run"]
+OURS = [name for name in recipes() if (config_dir() / "config" / f"{name}.yaml").is_file()]
+TRAINING = [name for name in OURS if not name.startswith("evaluate/")]
+IN1K = 1_281_167
+
+
+@functools.cache
+def config_of(recipe: str, *overrides: str) -> Config:
+    return check(composed(f"config={recipe}", f"++recipe={recipe}", *overrides))
+
+
+def card(recipe: str) -> dict[str, str]:
+    """The header of a recipe: its title and one entry per field."""
+    lines = (config_dir() / "config" / f"{recipe}.yaml").read_text().splitlines()
+    header = [line.strip("# ") for line in lines[1:] if line.startswith("# ")]
+    found, key = {"title": header[0]}, "title"
+    for line in header[1:]:
+        field = re.fullmatch(r"([a-z]+): +(.*)", line)
+        key, text = field.groups() if field else (key, f"{found[key]} {line}")
+        found[key] = text
+    return found
+
+
+def lr_of(recipe: str, images: int) -> tuple[Callable[[int], float], int, int]:
+    """(learning rate at a step, steps per epoch, number of steps) with so many images."""
+    config = config_of(recipe)
+    per_epoch = images // config.train.batch_size
+    total = round(config.train.epochs * per_epoch)
+    schedule = SCHEDULES.build(
+        config.schedules["lr"], "lr", total_steps=total, steps_per_epoch=per_epoch
+    )
+    peak, _ = peak_lr(config)
+    return lambda step: peak * schedule(step / total), per_epoch, total
+
+
+def prototypes(config: Config) -> int:
+    return config.heads[-1]["num_prototypes"]
+
+
+@pytest.mark.parametrize("recipe", TRAINING)
+def test_composes_and_passes_the_check(recipe):
+    assert config_of(recipe).recipe == recipe
+
+
+@pytest.mark.parametrize("recipe", sorted(set(OURS) - set(TRAINING)))
+def test_evaluation_takes_the_rest_from_a_run(recipe, tmp_path):
+    run = composed("config=quickstart", "++recipe=quickstart")
+    save_config(OmegaConf.to_container(run, resolve=True), tmp_path)
+    hydra_arguments([f"init={tmp_path}"])  # defines the resolver
+    config = config_of(recipe, f"++init={tmp_path}")
+    assert config.trunk == run.trunk
+    assert config.labelled.size == run.labelled.size
+    assert config.train.epochs == 0
+    assert config.objective.split(".")[0] in config.evaluations
+
+
+@pytest.mark.parametrize("recipe", TRAINING)
+def test_has_a_card(recipe):
+    text = card(recipe)
+    assert (
+        (config_dir() / "config" / f"{recipe}.yaml").read_text().startswith("# @package _global_")
+    )
+    assert [field for field in FIELDS if not text.get(field)] == []
+    assert f"vissl-lite config={recipe}" in text["run"]
+    assert "measured" in text["expected"]
+    assert "measured" in text["cost"]
+
+
+@pytest.mark.parametrize("recipe", TRAINING)
+def test_needs_what_its_card_says(recipe):
+    config, needs = config_of(recipe), card(recipe)["needs"]
+    named = set(re.findall(r"\$([A-Z0-9]+)", needs))
+    path = str(config.data.source.get("path", ""))
+    default = {
+        "IMAGENET": "imagenet",
+        "CIFAR10": "cifar10",
+        "IMAGES": "images",
+        "HASHTAGS": "hashtags",
+    }
+    assert [default[name] for name in named] == [path.split("/")[1]] if path else named == set()
+
+
+def test_shared_parents_are_no_recipes():
+    parents = list((config_dir() / "config").rglob("_*.yaml"))
+    assert parents
+    assert not [name for name in recipes() if name.rpartition("/")[2].startswith("_")]
+
+
+# ------------------------------------------------------------------ numbers of the papers
+
+
+@pytest.mark.parametrize("epochs", [100, 200, 400, 800])
+def test_swav_on_64_gpus(epochs):
+    """arXiv 2006.09882, appendix A.1, and scripts/swav_*ep_pretrain.sh."""
+    recipe = f"pretrain/swav/resnet50_in1k_{epochs}ep"
+    lr, per_epoch, total = lr_of(recipe, IN1K)
+    assert (per_epoch, total) == (312, 312 * epochs)
+    assert lr(0) == pytest.approx(0.3)
+    assert lr(5 * per_epoch) == pytest.approx((0.3 + 4.8) / 2)
+    assert lr(10 * per_epoch) == pytest.approx(4.8)
+    assert lr(total) == pytest.approx(0.0048)
+    config = config_of(recipe)
+    assert config.loss["freeze_prototypes_steps"] == 313
+    assert config.loss["queue_length"] == 0
+    assert prototypes(config) == 3000
+    assert [(g.count, g.size) for g in config.data.views] == [(2, 224), (6, 96)]
+
+
+@pytest.mark.parametrize("epochs", [200, 400])
+def test_swav_on_4_gpus(epochs):
+    """The authors' scripts/swav_*ep_bs256_pretrain.sh."""
+    recipe = f"pretrain/swav/resnet50_in1k_bs256_{epochs}ep"
+    lr, per_epoch, total = lr_of(recipe, IN1K)
+    assert (lr(0), lr(total)) == pytest.approx((0.6, 0.0006))
+    config = config_of(recipe)
+    assert config.loss["freeze_prototypes_steps"] == 5005
+    assert (config.loss["queue_length"], config.loss["queue_start_epoch"]) == (3840, 15)
+    assert per_epoch == 5004  # without the last, smaller batch
+
+
+@pytest.mark.parametrize("epochs", [100, 200, 800])
+def test_simclr_on_imagenet(epochs):
+    """arXiv 2002.05709, section 2.2 and appendix B."""
+    lr, per_epoch, total = lr_of(f"pretrain/simclr/resnet50_in1k_{epochs}ep", IN1K)
+    assert lr(0) == 0
+    assert lr(10 * per_epoch) == pytest.approx(4.8)
+    assert lr(total) == pytest.approx(0, abs=1e-12)
+    config = config_of(f"pretrain/simclr/resnet50_in1k_{epochs}ep")
+    assert config.optimizer["weight_decay"] == 1e-6
+    assert config.param_groups.exclude_from_lars == "norm_and_bias"
+
+
+def test_seer_256gf():
+    """arXiv 2103.01988, section 3.3, and VISSL's MODEL_DOCUMENTATION.md."""
+    lr, _, total = lr_of("pretrain/seer/regnety_256gf", 10**9)
+    assert total == 122_070
+    assert (lr(0), lr(8000), lr(total)) == pytest.approx((0.15, 9.6, 0.0096))
+    config = config_of("pretrain/seer/regnety_256gf")
+    assert (config.loss["epsilon"], config.loss["sinkhorn_iterations"]) == (0.05, 10)
+    assert (prototypes(config), config.optimizer["weight_decay"]) == (16000, 1e-5)
+    assert [(g.count, g.size) for g in config.data.views] == [(2, 224), (4, 96)]
+
+
+def test_seer_10b():
+    """arXiv 2202.08360 and VISSL's regnet10B.yaml."""
+    lr, _, total = lr_of("pretrain/seer/regnety_10b", 10**9)
+    assert total == 126_008
+    assert (lr(0), lr(5500), lr(total)) == pytest.approx((0.15, 9.3, 0.0093), rel=1e-4)
+    config = config_of("pretrain/seer/regnety_10b")
+    assert (config.loss["epsilon"], config.loss["sinkhorn_iterations"]) == (0.03, 10)
+    assert [(g.count, g.size) for g in config.data.views] == [(2, 160), (4, 96)]
+
+
+@pytest.mark.parametrize("width", [4, 8, 16, 32, 48])
+def test_hashtags_on_resnext(width):
+    """arXiv 1805.00932, section 2.3."""
+    recipe = f"pretrain/hashtag/resnext101_32x{width}d"
+    lr, _, total = lr_of(recipe, 940_000_000)
+    warm = round(0.05 * total)
+    assert (lr(0), lr(warm)) == pytest.approx((0.1, 3.15), rel=1e-4)
+    assert lr(total - 1) == pytest.approx(3.15 / 2**10, rel=1e-4)
+    config = config_of(recipe)
+    assert (config.trunk["depth"], config.trunk["groups"]) == (101, 32)
+    assert config.trunk["width_per_group"] == width
+
+
+# ------------------------------------------------------------------ one step of each
+
+STAND_INS = {  # for the images that a recipe asks for
+    "image_folder": ["dataset=synthetic"],
+    "table": ["dataset=digits_tags", "++data.source.n=20000"],
+}
+LENGTHS = ["100ep", "400ep", "800ep"]  # the same steps as 200ep
+
+
+@pytest.mark.parametrize("recipe", [r for r in TRAINING if r.rpartition("_")[2] not in LENGTHS])
+def test_one_step(recipe, capsys, monkeypatch):
+    """Builds and steps; on the meta device from 37 million parameters on."""
+    monkeypatch.setattr("vissl_lite.engine.dry_run.free_memory", lambda device: 10**9)
+    source = config_of(recipe).data.source["name"]
+    numerics = ["++precision=fp32", "++memory.memory_format=contiguous", "++device=cpu"]
+    dry_run(config_of(recipe, *STAND_INS.get(source, []), *numerics))
+    assert re.search(r"parameters +[0-9.,]+ M", capsys.readouterr().out)
