@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,7 +96,7 @@ def test_a_grid_sweep_runs_every_point(tmp_path):
 
 
 def test_glob_finds_recipes_at_any_depth(tmp_path):
-    synthetic = ["data/source=synthetic", "data.source.size=32", "dry_run=true"]
+    synthetic = ["dataset=synthetic", "data.source.size=32", "dry_run=true"]
     done = vissl_lite("-m", "config=glob(pretrain/s*/*cifar10_200ep)", *synthetic, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pretrain/swav/resnet18_cifar10_200ep" in done.stdout
@@ -176,3 +178,41 @@ def test_secrets_of_the_environment_are_never_written(run, monkeypatch):
     newest = max((cwd / "runs" / "quickstart").iterdir())
     written = b"".join(f.read_bytes() for f in newest.rglob("*") if f.is_file())
     assert b"s3cr3t-value" not in written + done.stdout.encode() + done.stderr.encode()
+
+
+def test_torchrun_shares_one_run_folder(run, tmp_path):
+    """Two processes, one folder, one log, and the loss of one process (no BatchNorm between)."""
+    words = [word for word in TINY if not word.startswith("hooks")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
+            *("--standalone", str(ROOT / "tools" / "run.py"), *words, "hooks=[checkpoint]"),
+            "parallel.sync_bn=all",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
+    assert len(list((run_dir / "checkpoints").glob("step-*/rank-*.pt"))) == 2
+    one = losses(run[1])[:2]
+    assert losses(run_dir) == pytest.approx(one, rel=1e-3)
+
+
+def test_ctrl_c_is_no_success(tmp_path):
+    """VISSL swallowed Ctrl-C and ended with "All Done!"."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/run.py"), *TINY, "train.max_steps=10000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and not list(tmp_path.rglob("metrics.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert list(tmp_path.rglob("step-*/meta.json"))

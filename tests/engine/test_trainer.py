@@ -9,9 +9,10 @@ import torch
 from distributed import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from training import records, small, trained
+from training import SMALL, composed, records, small, trained
 
 from vissl_lite import HOOKS, LOSSES
+from vissl_lite.config import check
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import ConfigError
 from vissl_lite.hooks.base import Hook
@@ -216,3 +217,53 @@ def test_precisions_agree(tmp_path):
 def test_fp16_on_a_cpu_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         Trainer(small("++precision=fp16"), tmp_path)
+
+
+def test_an_error_inside_a_step_is_never_taken_for_the_end(tmp_path, monkeypatch):
+    """VISSL ended an epoch at any StopIteration, also one from a loss."""
+
+    class Stopping(nn.Module):
+        def forward(self, outputs, batch):
+            raise StopIteration
+
+    monkeypatch.setitem(LOSSES._entries, "stopping", Stopping)
+    with pytest.raises(StopIteration):
+        trained(small("~loss", "++loss={name: stopping}"), tmp_path)
+
+
+def test_the_clipped_norm_leaves_out_what_is_frozen(tmp_path):
+    """VISSL clipped before it froze, so that frozen prototypes counted."""
+    heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}, {name: prototypes}]"
+    words = ["loss=swav", heads, "++loss.freeze_prototypes_steps=5", "++train.clip_grad_norm=1e9"]
+    trainer = Trainer(small(*words), tmp_path)
+    prototypes = trainer.model.scorer.sets[0].weight
+    before = prototypes.detach().clone()
+    trainer.train_step(next(iter(trainer.parts.loader(0))))
+    squares = [p.grad.square().sum() for p in trainer.model.parameters() if p.grad is not None]
+    assert prototypes.grad is None
+    torch.testing.assert_close(prototypes.detach(), before)
+    expected = torch.stack(squares).sum().sqrt().item()
+    assert trainer.meters.sums["grad_norm"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_building_does_not_change_the_config(tmp_path):
+    """VISSL's RegNet appended to the lists of its config."""
+    words = [word for word in SMALL if "trunk" not in word]
+    sizes = ["++trunk.depths=[1,1]", "++trunk.widths=[8,16]", "++trunk.group_widths=[8,8]"]
+    config = check(composed(*words, "trunk=anynet", *sizes))
+    tree = repr(config)
+    Trainer(config, tmp_path)
+    assert repr(config) == tree
+
+
+def test_compiled_equals_eager(tmp_path, monkeypatch):
+    compiled = nn.Module.compile
+
+    def quickly(self, *args, **kwargs):
+        return compiled(self, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", quickly)
+    words = ["++train.max_steps=2", "++trunk.depth=18"]
+    eager = trained(small(*words), tmp_path / "eager")
+    other = trained(small(*words, "++compile=true"), tmp_path / "compiled")
+    assert other.results["loss"] == pytest.approx(eager.results["loss"], abs=1e-4)

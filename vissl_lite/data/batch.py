@@ -49,9 +49,9 @@ class Tags:
     @classmethod
     def pack(cls, rows: Sequence[Sequence[int]]) -> Tags:
         """From one sequence of class ids per image; each id is kept once per image."""
-        rows = [np.unique(np.asarray(row, dtype=np.int64)) for row in rows]
-        values = np.concatenate([np.empty(0, np.int64), *rows])
-        bounds = [0, *np.cumsum([len(row) for row in rows]).tolist()]
+        unique = [np.unique(np.asarray(row, dtype=np.int64)) for row in rows]
+        values = np.concatenate([np.empty(0, np.int64), *unique])
+        bounds = [0, *np.cumsum([len(row) for row in unique]).tolist()]
         return cls(torch.from_numpy(values), torch.tensor(bounds), bounds)
 
     def counts_B(self) -> Tensor:

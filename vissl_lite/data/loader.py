@@ -94,7 +94,7 @@ class Loader:
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType]
             pin_memory=device.type == "cuda",
             **options,
         )

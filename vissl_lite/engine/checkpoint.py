@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ def read(file: Path) -> dict[str, Any]:
     """Tensors and plain values from a file, on the CPU, never unpickling anything else."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         reason = str(error).split("\n")[0]
         raise ConfigError(
             f"checkpoint: {file} cannot be read ({type(error).__name__}: {reason}); remove this"

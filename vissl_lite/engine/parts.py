@@ -21,11 +21,10 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.parallel.collectives import is_distributed, rank, world_size
 
-_SYNC_BUFFERS = (  # torch 2.15 renamed it
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_LOCAL_BUFFERS: dict[str, Any] = {  # torch 2.15 renamed it
+    "forward_sync_buffers" if _RENAMED else "broadcast_buffers": False
+}
 
 
 class Parts:
@@ -148,7 +147,7 @@ class Parts:
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             find_unused_parameters=self.config.layer is not None,
-            **{_SYNC_BUFFERS: False},
+            **_LOCAL_BUFFERS,
         )
 
     def state_dict(self) -> dict[str, Any]:

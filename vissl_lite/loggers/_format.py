@@ -100,7 +100,8 @@ def introduction(record: dict[str, Any]) -> list[str]:
     if "global_batch" in r:
         length.append(f"of {_count(r['global_batch'], 'image', 'images')}")
     if "epochs" in r and "steps_per_epoch" in r:
-        length.append(f"({r['epochs']:g} epochs of {r['steps_per_epoch']:,} steps)")
+        plural = "epoch" if r["epochs"] == 1 else "epochs"
+        length.append(f"({r['epochs']:g} {plural} of {r['steps_per_epoch']:,} steps)")
     resumed = f"resumed at step {r['resumed_step']:,}" if r["resumed_step"] else ""
     lines = [r["recipe"], str(r["run_dir"]), ", ".join(filter(None, machine)), " ".join(length)]
     return [line for line in [*lines, resumed] if line]

@@ -1,0 +1,113 @@
+"""A checkpoint is whole or not there; the newest whole one is found; nothing is unpickled."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from distributed import run_ranks
+from training import small, trained
+
+from vissl_lite.engine import checkpoint
+from vissl_lite.engine.checkpoint import Checkpointer
+from vissl_lite.engine.trainer import Trainer
+from vissl_lite.errors import ConfigError
+
+STATE = {"weight": torch.arange(3.0), "step": 3}
+
+
+def test_round_trip(tmp_path):
+    keeper = Checkpointer(tmp_path)
+    keeper.save(3, STATE, {"queue": torch.ones(2)})
+    shared, own = checkpoint.load(keeper.latest())
+    assert torch.equal(shared["weight"], STATE["weight"])
+    assert torch.equal(own["queue"], torch.ones(2))
+
+
+def test_the_newest_complete_one_is_found_whatever_a_kill_left_behind(tmp_path):
+    """VISSL looked at phase or iteration files by the config, and built the path <dir>/None."""
+    keeper = Checkpointer(tmp_path)
+    assert keeper.latest() is None
+    for step in (5, 20, 100):
+        keeper.save(step, STATE, {})
+    (tmp_path / "step-00000200.tmp").mkdir()  # killed while writing
+    (tmp_path / "step-00000200.tmp" / "state.pt").write_bytes(b"half")
+    (tmp_path / "step-00000150").mkdir()  # killed while being removed
+    assert keeper.latest().name == "step-00000100"
+    keeper.prune(keep_last=2, best=None)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["step-00000020", "step-00000100", "step-00000150"]
+
+
+def test_pruning_keeps_the_best(tmp_path):
+    keeper = Checkpointer(tmp_path)
+    for step in (1, 2, 3, 4):
+        path = keeper.save(step, STATE, {})
+        if step == 2:
+            keeper.mark_best(path)
+    keeper.prune(keep_last=1, best=keeper.best())
+    assert [p.name for p in keeper.complete()] == ["step-00000002", "step-00000004"]
+    assert (tmp_path / "best").resolve().name == "step-00000002"
+
+
+def test_a_step_is_never_written_twice(tmp_path):
+    keeper = Checkpointer(tmp_path)
+    first = keeper.save(3, STATE, {})
+    before = (first / "state.pt").stat().st_mtime_ns
+    keeper.save(3, {"other": 1}, {})
+    assert (first / "state.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path, damage):
+    path = Checkpointer(tmp_path).save(3, STATE, {})
+    file = path / "state.pt"
+    if damage == "truncated":
+        os.truncate(file, file.stat().st_size // 2)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"state\.pt cannot be read .*remove this checkpoint"):
+        checkpoint.load(path)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = Checkpointer(tmp_path).save(3, STATE, {})
+    (path / "state.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        checkpoint.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def queues(rank, world, run_dir, resume):
+    """The queue of each rank after two steps, or as it is when the run is resumed."""
+    heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}, {name: prototypes}]"
+    words = ["loss=swav", "++loss.queue_length=32", heads, "hooks=[checkpoint]"]
+    config = small(*words, "++train.max_steps=2", f"++resume={str(resume).lower()}")
+    if resume:
+        return Trainer(config, Path(run_dir)).loss.queue.rows_AQD
+    return trained(config, Path(run_dir)).loss.queue.rows_AQD
+
+
+def test_each_rank_gets_its_own_queue_back(tmp_path):
+    """VISSL gave every rank the queue of rank 0."""
+    before = run_ranks(queues, 2, str(tmp_path), False)
+    after = run_ranks(queues, 2, str(tmp_path), True)
+    assert not torch.equal(before[0], before[1])
+    assert all(torch.equal(b, a) for b, a in zip(before, after))
+
+
+def test_a_finished_run_says_so_when_it_is_resumed(tmp_path):
+    """VISSL exited with success when it found the last checkpoint, whatever was asked for."""
+    trained(small("++train.max_steps=2", "hooks=[checkpoint]"), tmp_path)
+    again = trained(small("++train.max_steps=4", "hooks=[checkpoint]", "++resume=true"), tmp_path)
+    assert again.step == 4
+    meta = json.loads((again.checkpointer.latest() / "meta.json").read_text())
+    assert meta["step"] == 4
