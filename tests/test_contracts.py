@@ -32,8 +32,9 @@ GIVEN = {  # what an entry cannot do without
     ("source", "file_list"): {"path": "{tmp}/list.txt"},
     ("source", "table"): {"path": "{tmp}/table.csv"},
     ("source", "tar_shards"): {"path": "{tmp}/shard.tar"},
-    ("source", "torchvision"): {"dataset": "FakeData"},
+    ("source", "torchvision"): {"dataset": "FakeData", "split": None},
     ("source", "mix"): {"sources": ["digits", "digits"]},
+    ("loss", "binary_cross_entropy"): {"target": "tags"},
     ("schedule", "multistep"): {"milestones": ["5 epochs"]},
     ("schedule", "composite"): {"schedules": ["constant", "cosine"], "lengths": [0.1, "rest"]},
     ("schedule", "warmup"): {"length": 0.1, "then": "cosine"},
@@ -156,9 +157,7 @@ def test_head_forward_backward_state(build, name):
     assert x_ND.grad.isfinite().all()
     again = build("head", name)
     again.load_state_dict(head.state_dict())
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.state_dict().values(), head.state_dict().values())
-    )
+    torch.testing.assert_close(again.state_dict(), head.state_dict(), rtol=0, atol=0)
 
 
 class Scorer(nn.Linear):
@@ -215,10 +214,12 @@ def test_schedule_is_finite_everywhere(build, name):
     assert schedule(0.3) == schedule(0.3)
 
 
-@pytest.mark.parametrize("name", of("hook"))
+@pytest.mark.parametrize("name", sorted({*of("hook")} - {"probe"}))  # it gets its state on_start
 def test_hook_state_round_trip(build, name):
-    hook = build("hook", name)
-    build("hook", name).load_state_dict(hook.state_dict()) if name != "probe" else None
+    state = build("hook", name).state_dict()
+    again = build("hook", name)
+    again.load_state_dict(state)
+    assert repr(again.state_dict()) == repr(state)
 
 
 @pytest.mark.parametrize("name", of("evaluation"))
