@@ -58,5 +58,5 @@ setup(
             "alembic<1.14",
         ],
     },
-    entry_points={"console_scripts": ["vissl-lite = vissl_lite.cli:main"]},
+    entry_points={"console_scripts": ["vissl-lite = vissl_lite.__main__:main"]},
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vissl_lite.cli import main
+from vissl_lite.__main__ import main
 
 if __name__ == "__main__":
     main()

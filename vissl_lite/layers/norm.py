@@ -23,7 +23,6 @@ def recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-@torch.no_grad()
 def global_moments(x: Tensor, group_name: str = "") -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance per channel over the processes of a group, with one reduction.
 
@@ -42,6 +41,14 @@ def global_moments(x: Tensor, group_name: str = "") -> tuple[Tensor, Tensor, Ten
     total = sums[-1]
     m, second = (sums[:-1] / total).chunk(2)
     return m.to(wide.dtype), (second - m.square()).clamp_min(0).to(wide.dtype), total
+
+
+def normalize(
+    x: Tensor, weight_C: Tensor, bias_C: Tensor, mean_C: Tensor, rstd_C: Tensor
+) -> Tensor:
+    """y = xhat w + b, xhat = (x - mean) rstd, in the precision of x."""
+    xhat = (x - _column(mean_C, x)) * _column(rstd_C, x)
+    return (xhat * _column(weight_C, x) + _column(bias_C, x)).to(x.dtype)
 
 
 class SyncNormalize(torch.autograd.Function):
@@ -67,8 +74,7 @@ class SyncNormalize(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight_C, mean_C, rstd_C, total)
         ctx.group_name = group_name
-        xhat = (x - _column(mean_C, x)) * _column(rstd_C, x)
-        return (xhat * _column(weight_C, x) + _column(bias_C, x)).to(x.dtype)
+        return normalize(x, weight_C, bias_C, mean_C, rstd_C)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,12 +112,18 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _synchronised(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         group_name = self.sync if isinstance(self.sync, str) else ""
-        mean_C, var_C, total = global_moments(x, group_name)
+        # compiled, autograd differentiates the reduction itself: torch 2.11 gives a compiled
+        # autograd.Function that reduces in its backward wrong gradients, without an error
+        compiling = torch.compiler.is_compiling()
+        with torch.set_grad_enabled(compiling and torch.is_grad_enabled()):
+            mean_C, var_C, total = global_moments(x, group_name)
+            rstd_C = torch.rsqrt(var_C + self.eps)
         if not recomputing():
-            self._track(mean_C, var_C * total / (total - 1).clamp_min(1))
+            self._track(mean_C.detach(), var_C.detach() * total / (total - 1).clamp_min(1))
         weight = torch.ones_like(mean_C) if weight is None else weight
         bias = torch.zeros_like(mean_C) if bias is None else bias
-        rstd_C = torch.rsqrt(var_C + self.eps)
+        if compiling:
+            return normalize(x, weight, bias, mean_C, rstd_C)
         return SyncNormalize.apply(x, weight, bias, mean_C, rstd_C, total, group_name)
 
     @torch.no_grad()

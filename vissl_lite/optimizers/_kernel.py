@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -34,4 +35,6 @@ def keep_kernel(optimizer: Optimizer, kernel: dict[str, Any]) -> None:
 
 
 def _has_kernel(p: Tensor) -> bool:
-    return p.device.type in ("cpu", "cuda") and p.is_floating_point()
+    if p.device.type == "cpu":  # torch 2.11's fused SGD leaves half-precision ones as they are
+        return p.dtype in (torch.float32, torch.float64)
+    return p.device.type == "cuda" and p.is_floating_point()
