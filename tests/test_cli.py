@@ -88,6 +88,13 @@ def test_init_starts_a_new_run_from_weights(run):
     assert re.search(r"init: \d+ trunk tensors from", done.stdout + done.stderr)
 
 
+def test_a_folder_takes_one_run(run):
+    cwd, run_dir = run
+    done = vissl_lite(*TINY, f"hydra.run.dir={run_dir}", cwd=cwd)
+    assert done.returncode == 2
+    assert f"holds a run already; go on with resume={run_dir}" in done.stderr
+
+
 def test_a_grid_sweep_runs_every_point(tmp_path):
     done = vissl_lite("-m", *TINY, "optimizer.lr=0.1,0.2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import vissl_lite
 from vissl_lite import LOGGERS
 from vissl_lite.config import Config
 from vissl_lite.engine.checkpoint import write_text
+from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.collectives import rank, world_size
 
 if TYPE_CHECKING:
@@ -86,7 +87,16 @@ class Journal:
 
 
 def save_config(tree: dict[str, Any], run_dir: Path) -> None:
-    """Writes `run_dir/config.yaml`, which runs again as it is."""
+    """Writes `run_dir/config.yaml`, which runs again as it is.
+
+    Raises:
+        ConfigError: the folder holds a run already; two in one folder would mix their records.
+    """
+    if (run_dir / "config.yaml").exists():
+        raise ConfigError(
+            f"hydra.run.dir: {run_dir} holds a run already; go on with resume={run_dir}, or choose"
+            " another folder"
+        )
     header = (
         f"# Composed by vissl_lite {vissl_lite.__version__}. Run it again:"
         f" vissl-lite config={run_dir / 'config.yaml'}\n"

@@ -17,6 +17,7 @@ from vissl_lite.data.batch import Batch
 from vissl_lite.engine import checkpoint
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.journal import Journal
+from vissl_lite.engine.malloc import keep_freed_memory
 from vissl_lite.engine.meters import Meters, peak_memory_gb
 from vissl_lite.engine.parts import Parts
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
@@ -47,6 +48,8 @@ class Trainer:
     def __init__(self, config: Config, run_dir: Path):
         self.config, self.run_dir = config, run_dir
         self.device = choose_device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.step, self.results = 0, {}
         self.checkpointer = checkpoint.Checkpointer(run_dir / "checkpoints")
         saved = self._latest() if config.resume else None
