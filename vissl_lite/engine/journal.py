@@ -92,7 +92,7 @@ def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     Raises:
         ConfigError: the folder holds a run already; two in one folder would mix their records.
     """
-    if (run_dir / "config.yaml").exists():
+    if any((run_dir / trace).exists() for trace in ("checkpoints", "metrics.jsonl")):
         raise ConfigError(
             f"hydra.run.dir: {run_dir} holds a run already; go on with resume={run_dir}, or choose"
             " another folder"
