@@ -16,8 +16,7 @@ class Evaluate(Hook):
 
     With every_epochs=10: after 10, 20, 30, ... epochs, and once after the last step. That labelled
     images are missing is said before the first step. A run that is being stopped is not evaluated.
-    Hooks run in the order of the config: ahead of `checkpoint`, so that the checkpoint of a step
-    knows the results of that step.
+    `checkpoint` always comes after it, so that the checkpoint of a step knows its results.
 
     Args:
         every_epochs: epochs between evaluations, also a fraction; 0: none in between.
