@@ -88,19 +88,25 @@ class Train:
     clip_grad_norm: float | None = None
     log_every: int = 10
     freeze_trunk: bool = False
+    grad_cache: int | None = None  # images per chunk of a loss that needs all embeddings at once
 
 
 @dataclass
 class Memory:
-    """How tensors lie in memory; the activation part grows with the engine."""
+    """What is kept in memory, and how it lies there."""
 
+    activation_checkpointing: Literal["auto", "none", "selective", "block"] = "auto"
+    split_above: int | None = None  # sharded convolutions of more parameters are gathered alone
+    cpu_offload: bool = False  # sharded weights and optimizer state live in host memory
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
 @dataclass
 class Parallel:
-    """What processes share besides gradients."""
+    """How a model is spread over processes, and what they share besides gradients."""
 
+    strategy: Literal["auto", "reference_ddp", "ddp", "zero2", "zero3", "hsdp"] = "auto"
+    shard_size: int | None = None  # of hsdp: processes that share one copy; null: one machine's
     sync_bn: int | Literal["off", "all"] = "off"  # BatchNorm over all ranks, or groups of so many
 
 

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from vissl_lite.parallel.shards import local
+
+EMBEDDING = "embedding"  # as a layer: the output of the last head that is no scorer
 
 
 @dataclass
@@ -33,10 +39,18 @@ class Outputs:
     teacher: Outputs | None = None
 
 
+def _flatten(outputs: Outputs) -> tuple[list[Any], None]:
+    return [getattr(outputs, f.name) for f in fields(Outputs)], None
+
+
+# so that wrappers which hook into the backward pass find the tensors
+pytree.register_pytree_node(Outputs, _flatten, lambda values, _: Outputs(*values))
+
+
 class SSLModel(nn.Module):
     """Images of several resolutions in, features, embeddings and logits out.
 
-        for each resolution: f = pool(trunk(normalise(crops of that size)))     # one pass each
+        f = pool(trunk([normalise(crops) for each resolution]))                 # one pass
         z = heads(concatenation of all f)                                       # one pass
 
     BatchNorm in the trunk hence sees each resolution for itself, in the heads all crops together,
@@ -94,30 +108,54 @@ class SSLModel(nn.Module):
                 logits_NK = scores if isinstance(scores, list) else [scores]
             else:
                 embedding_ND = head(embedding_ND)
-        outputs = Outputs(
-            features_NF.unflatten(0, (count, batch)),
-            embedding_ND.unflatten(0, (count, batch)),
-            [logits.unflatten(0, (count, batch)) for logits in logits_NK],
-            model=self,
-        )
+        # copies, for a loss may change them in place, and FSDP2 loses track of a view that changes
+        by_crop = [x.unflatten(0, (count, batch)).clone() for x in (features_NF, embedding_ND)]
+        scores = [logits.unflatten(0, (count, batch)).clone() for logits in logits_NK]
+        outputs = Outputs(*by_crop, scores, model=self)
         if self.teacher is not None and self.training:
             with torch.no_grad():
                 outputs.teacher = self.teacher(views)
         return outputs
 
     def _features(self, views: Sequence[Tensor]) -> Tensor:
-        """[N, F], crops in the order of `views`, one trunk pass per resolution."""
+        """[N, F], crops in the order of `views`; those of one resolution are one batch."""
         by_size: dict[torch.Size, list[int]] = {}
         for g, view in enumerate(views):
             by_size.setdefault(view.shape[2:], []).append(g)
+        crops = [
+            self.normalise(torch.cat([views[g].flatten(0, 1) for g in groups]))
+            for groups in by_size.values()
+        ]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.trunk_frozen):
+            maps = self._trunk_maps(crops)
         features: dict[int, Tensor] = {}
-        for groups in by_size.values():
-            crops = torch.cat([views[g].flatten(0, 1) for g in groups])
+        for groups, x in zip(by_size.values(), maps):
             lengths = [views[g].shape[0] * views[g].shape[1] for g in groups]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.trunk_frozen):
-                pooled = self.pooled(self.trunk(self.normalise(crops), (self.layer,))[self.layer])
-            features.update(zip(groups, pooled.split(lengths)))
+            features.update(zip(groups, self.pooled(x).split(lengths)))
         return torch.cat([features[g] for g in range(len(views))])
+
+    def _trunk_maps(self, crops: list[Tensor]) -> list[Tensor]:
+        if getattr(self.trunk, "takes_lists", False):
+            return self.trunk(crops, (self.layer,))[self.layer]
+        return [self.trunk(x_NCHW, (self.layer,))[self.layer] for x_NCHW in crops]
+
+    def layer_features(self, images_BHWC: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """[B, F] for every layer, one pass through the trunk.
+
+        Args:
+            images_BHWC: uint8.
+            layers: of the trunk, averaged over their maps in float32, or "embedding", the output
+                of the last head that is no scorer.
+        """
+        wanted = dict.fromkeys(self.layer if layer == EMBEDDING else layer for layer in layers)
+        outputs = self.trunk(self.normalise(images_BHWC), tuple(wanted))
+        found = {layer: _averaged(outputs[layer]) for layer in layers if layer != EMBEDDING}
+        if EMBEDDING in layers:
+            z_BD = self.pooled(outputs[self.layer])
+            for head in self.heads:
+                z_BD = z_BD if getattr(head, "scorer", False) else head(z_BD)
+            found[EMBEDDING] = z_BD
+        return found
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
         """uint8 pixels to float [N, C, H, W], (x / 255 - mean) / std, in the chosen layout."""
@@ -156,7 +194,7 @@ class SSLModel(nn.Module):
         theirs, ours = zip(
             *((p, student[name]) for name, p in self.teacher.named_parameters() if name in student)
         )
-        torch._foreach_lerp_(theirs, ours, 1 - momentum)
+        torch._foreach_lerp_(local(theirs), local(ours), 1 - momentum)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -164,3 +202,8 @@ class SSLModel(nn.Module):
         for head in self.heads:
             if hasattr(head, "after_step"):
                 head.after_step()
+
+
+def _averaged(x: Tensor) -> Tensor:
+    """[B, F] from a map [B, F, H, W], summed in float32; vectors pass."""
+    return x.float().mean(dim=(2, 3)) if x.ndim == 4 else x

@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,17 +14,20 @@ from training import small, trained
 
 from vissl_lite.engine import checkpoint
 from vissl_lite.engine.checkpoint import Checkpointer
+from vissl_lite.engine.tensor_files import SaveFailed, read_tensors
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import ConfigError
 
-STATE = {"weight": torch.arange(3.0), "step": 3}
+TENSORS, STATE = {"weight": torch.arange(3.0)}, {"step": 3}
 
 
 def test_round_trip(tmp_path):
     keeper = Checkpointer(tmp_path)
-    keeper.save(3, STATE, {"queue": torch.ones(2)})
+    keeper.save(3, TENSORS, STATE, {"queue": torch.ones(2)})
     shared, own = checkpoint.load(keeper.latest())
-    assert torch.equal(shared["weight"], STATE["weight"])
+    read_tensors(keeper.latest(), back := {"weight": torch.zeros(3)})
+    assert shared == STATE
+    assert torch.equal(back["weight"], TENSORS["weight"])
     assert torch.equal(own["queue"], torch.ones(2))
 
 
@@ -31,20 +36,71 @@ def test_the_newest_complete_one_is_found_whatever_a_kill_left_behind(tmp_path):
     keeper = Checkpointer(tmp_path)
     assert keeper.latest() is None
     for step in (5, 20, 100):
-        keeper.save(step, STATE, {})
+        keeper.save(step, TENSORS, STATE, {})
     (tmp_path / "step-00000200.tmp").mkdir()  # killed while writing
     (tmp_path / "step-00000200.tmp" / "state.pt").write_bytes(b"half")
     (tmp_path / "step-00000150").mkdir()  # killed while being removed
     assert keeper.latest().name == "step-00000100"
+    assert "step-00000150 is passed over: meta.json is missing" in keeper.damaged()[0]
+    keeper.save(300, TENSORS, STATE, {})
     keeper.prune(keep_last=2, best=None)
     left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == ["step-00000020", "step-00000100", "step-00000150"]
+    assert left == ["step-00000100", "step-00000300"]
+
+
+@pytest.mark.parametrize(("size", "said"), [(5, "has 5 of"), (None, "is missing")])
+def test_a_checkpoint_with_a_damaged_shard_is_passed_over_for_the_one_before(tmp_path, size, said):
+    keeper = Checkpointer(tmp_path)
+    for step in (1, 2):
+        keeper.save(step, TENSORS, STATE, {})
+    (shard,) = keeper.latest().glob("shard-*")
+    os.truncate(shard, size) if size else shard.unlink()
+    assert keeper.latest().name == "step-00000001"
+    assert f"{shard.name} {said}" in keeper.damaged()[0]
+    keeper.save(2, TENSORS, STATE, {})  # the damaged one does not stand in its way
+    assert keeper.latest().name == "step-00000002"
+
+
+def test_in_the_background_it_is_written_as_it_was(tmp_path):
+    keeper, done = Checkpointer(tmp_path, background=True), []
+    tensors = {"weight": torch.arange(1e6)}
+    keeper.save(1, tensors, STATE, {}, done.append)
+    tensors["weight"].zero_()
+    keeper.wait()
+    assert done == [keeper.latest()]
+    read_tensors(keeper.latest(), back := {"weight": torch.zeros(1_000_000)})
+    assert torch.equal(back["weight"], torch.arange(1e6))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_is_said_and_leaves_the_checkpoints_before_it(tmp_path, background):
+    keeper = Checkpointer(tmp_path / "run", background)
+    keeper.save(1, TENSORS, STATE, {})
+    keeper.wait()
+    with disk_full(), pytest.raises(SaveFailed, match="No space left on device"):
+        save_and_wait(keeper, 2)
+    assert keeper.latest().name == "step-00000001"
+    keeper.save(3, TENSORS, STATE, {})
+    keeper.wait()
+    assert keeper.latest().name == "step-00000003"
+
+
+def save_and_wait(keeper, step):
+    keeper.save(step, TENSORS, STATE, {})
+    keeper.wait()
+
+
+@contextmanager
+def disk_full():
+    """A file system may take bytes and say only at the sync that there is no room for them."""
+    with patch("os.fsync", side_effect=OSError(28, "No space left on device")):
+        yield
 
 
 def test_pruning_keeps_the_best(tmp_path):
     keeper = Checkpointer(tmp_path)
     for step in (1, 2, 3, 4):
-        path = keeper.save(step, STATE, {})
+        path = keeper.save(step, TENSORS, STATE, {})
         if step == 2:
             keeper.mark_best(path)
     keeper.prune(keep_last=1, best=keeper.best())
@@ -54,15 +110,15 @@ def test_pruning_keeps_the_best(tmp_path):
 
 def test_a_step_is_never_written_twice(tmp_path):
     keeper = Checkpointer(tmp_path)
-    first = keeper.save(3, STATE, {})
+    first = keeper.save(3, TENSORS, STATE, {})
     before = (first / "state.pt").stat().st_mtime_ns
-    keeper.save(3, {"other": 1}, {})
+    keeper.save(3, TENSORS, {"other": 1}, {})
     assert (first / "state.pt").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path, damage):
-    path = Checkpointer(tmp_path).save(3, STATE, {})
+    path = Checkpointer(tmp_path).save(3, TENSORS, STATE, {})
     file = path / "state.pt"
     if damage == "truncated":
         os.truncate(file, file.stat().st_size // 2)
@@ -79,7 +135,7 @@ def test_nothing_is_unpickled(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    path = Checkpointer(tmp_path).save(3, STATE, {})
+    path = Checkpointer(tmp_path).save(3, TENSORS, STATE, {})
     (path / "state.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(ConfigError, match="cannot be read"):
         checkpoint.load(path)

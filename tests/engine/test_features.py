@@ -14,6 +14,8 @@ from vissl_lite.data.views import Views
 from vissl_lite.engine import features
 from vissl_lite.engine.features import evaluating, exchange, extract
 from vissl_lite.engine.numerics import Numerics
+from vissl_lite.parallel.mesh import make_mesh
+from vissl_lite.parallel.wrap import shard
 
 
 def views(transforms=()):
@@ -168,3 +170,19 @@ def test_exchange_puts_every_row_in_its_place():
     for size, block in [(11, 2), (12, 4), (1, 4), (0, 4)]:
         assert exchange_on_rank(0, 1, size, block) == list(range(size))
     assert run_ranks(exchange_on_rank, 3, 11, 2) == [list(range(11))] * 3
+
+
+def sharded_features(rank, world, images):
+    """Of a model whose weights are spread over the processes."""
+    model = small_model()
+    shard(model, make_mesh("zero3", None, CPU))
+    found = extracted(model, SomeDigits(images), ["res5", "embedding"], batch_size=2)
+    names = [type(p).__name__ for p in model.parameters()]
+    return found, names
+
+
+def test_of_shards_when_one_process_has_a_batch_less():
+    expected = extracted(small_model(), SomeDigits(5), ["res5", "embedding"])
+    for found, names in run_ranks(sharded_features, 2, 5):
+        torch.testing.assert_close(found.features, expected.features)
+        assert set(names) == {"DTensor"}  # nothing stays gathered

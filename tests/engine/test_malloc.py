@@ -26,4 +26,4 @@ def faults_per_tensor(rank, world, keep):
 def test_large_tensors_fault_no_more():
     (default,) = run_ranks(faults_per_tensor, 1, False)
     (kept,) = run_ranks(faults_per_tensor, 1, True)
-    assert kept < 0.05 * default
+    assert kept < 0.2 * default

@@ -8,7 +8,6 @@ from training import small
 
 from vissl_lite.engine import numerics
 from vissl_lite.engine.parts import Parts
-from vissl_lite.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -50,8 +49,3 @@ def test_bf16_is_a_candidate_only_where_the_cpu_has_it(monkeypatch):
     for fast in (True, False):
         monkeypatch.setattr(numerics, "has_fast_bf16_cpu", lambda fast=fast: fast)
         assert numerics._precisions("auto", CPU) == (["fp32", "bf16"] if fast else ["fp32"])
-
-
-def test_fp16_needs_a_gpu(parts):
-    with pytest.raises(ConfigError, match="fp16 needs a GPU; on a CPU take bf16"):
-        numerics.choose("fp16", "contiguous", parts.model, [], CPU)

@@ -14,7 +14,6 @@ from training import SMALL, composed, records, small, trained
 from vissl_lite import LOSSES
 from vissl_lite.config import check
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.errors import ConfigError
 from vissl_lite.hooks.base import Hook
 
 
@@ -192,14 +191,10 @@ def test_a_checkpoint_of_other_processes_is_said(tmp_path):
 def test_precisions_agree(tmp_path):
     runs = {
         p: trained(small(f"++precision={p}", "++train.max_steps=1"), tmp_path / p).results["loss"]
-        for p in ("fp32", "bf16")
+        for p in ("fp32", "bf16", "fp16")
     }
     assert runs["bf16"] == pytest.approx(runs["fp32"], rel=0.05)
-
-
-def test_fp16_on_a_cpu_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
-        Trainer(small("++precision=fp16"), tmp_path)
+    assert runs["fp16"] == pytest.approx(runs["fp32"], rel=0.01)
 
 
 def test_an_error_inside_a_step_is_never_taken_for_the_end(tmp_path, monkeypatch):
@@ -250,3 +245,19 @@ def test_compiled_equals_eager(tmp_path, monkeypatch):
     eager = trained(small(*words), tmp_path / "eager")
     other = trained(small(*words, "++compile=true"), tmp_path / "compiled")
     assert other.results["loss"] == pytest.approx(eager.results["loss"], abs=1e-4)
+
+
+PLAIN = "++heads=[{name: mlp, hidden: [32], out_dim: 16, norm: none}]"
+
+
+def test_a_gradient_cache_is_a_setting_of_the_trainer(tmp_path):
+    """Without BatchNorm chunks of 4 give the losses of the whole batch of 16."""
+    vit = {"name": "vit", "size": "tiny", "patch_size": 8, "image_size": 16}
+    runs = []
+    for chunk in ("null", "4"):
+        tree = composed(*SMALL, PLAIN, f"++train.grad_cache={chunk}", "++train.max_steps=2")
+        tree.trunk = vit
+        runs.append(trained(check(tree), tmp_path / chunk))
+    assert runs[1].results["loss"] == pytest.approx(runs[0].results["loss"], rel=1e-5)
+    for p, q in zip(runs[0].model.parameters(), runs[1].model.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)

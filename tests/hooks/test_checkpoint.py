@@ -36,6 +36,7 @@ class FakeTrainer(SimpleNamespace):
             checkpointer=Checkpointer(folder / "checkpoints"),
             meters=Meters(torch.device("cpu")),
             model=model,
+            device=torch.device("cpu"),
             config=SimpleNamespace(
                 recipe="test", trunk={"name": "resnet", "depth": 18}, evaluations={"knn": {}}
             ),
@@ -46,9 +47,9 @@ class FakeTrainer(SimpleNamespace):
     def at_end_of(self, epochs):
         return bool(epochs) and self.step % round(epochs * EPOCH) == 0
 
-    def save(self):
+    def save(self, then):
         shared = {"step": self.step, "hook": self.hook.state_dict()}
-        return self.checkpointer.save(self.step, shared, {})
+        return self.checkpointer.save(self.step, self.model.state_dict(), shared, {}, then)
 
     def run(self, steps, knn=None):
         """`steps` steps; `knn` gives what is measured after some of them."""

@@ -1,12 +1,14 @@
 """Checkpoints: folders that are either whole or not there.
 
     checkpoints/step-00000120/
-        state.pt            model, optimizer, loss buffers, ... (tensors, numbers, strings only)
-        rank-00001.pt       what belongs to one process, such as its queue
-        meta.json           step, world size, versions; written last
+        shard-*.safetensors   model and optimizer, each process its part; see tensor_files.py
+        state.pt              the small rest that is equal on all ranks (numbers and strings)
+        rank-00001.pt         what belongs to one process, such as its queue
+        meta.json             step, world size, versions, the size of every file; written last
 
-A checkpoint is written as `step-N.tmp`, synced to disk and renamed; it is never written twice.
-Reading uses `weights_only=True`: nothing in a checkpoint can run code.
+A checkpoint is written as `step-N.tmp`, synced to disk and renamed; it is never written twice. All
+processes write to one file system. Nothing in a checkpoint can run code: `.pt` files are read with
+`weights_only=True`.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 import vissl_lite
+from vissl_lite.engine.tensor_files import SaveFailed, begin_write, reason, write_tensors
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import is_distributed, rank, world_size
+from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
 
 
 class Checkpointer:
@@ -32,36 +38,86 @@ class Checkpointer:
 
     Args:
         folder: `RUN/checkpoints`.
+        background: training goes on while a thread writes a copy of the tensors.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, background: bool = False):
+        self.folder, self.background = folder, background
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future | None = None
+        self._group: dist.ProcessGroup | None = None
 
-    def save(self, step: int, shared: dict[str, Any], own: dict[str, Any]) -> Path:
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        shared: dict[str, Any],
+        own: dict[str, Any],
+        then: Callable[[Path], None] = lambda path: None,
+    ) -> Path:
         """Writes the checkpoint of `step`; all processes call it together.
 
         Args:
+            tensors: model and optimizer; see state.py.
             shared: state that is equal on all ranks; rank 0 writes it.
             own: state of this process.
+            then: called on rank 0 with the folder once it is complete.
+
+        Raises:
+            SaveFailed: on all ranks, for this checkpoint or for the one still being written;
+                nothing is left of it.
         """
+        self.wait()
         final = self.folder / f"step-{step:08d}"
-        if final.is_dir():
+        if final.is_dir() and not damage(final):
             return final
         tmp = final.with_suffix(".tmp")
-        if rank() == 0:
-            shutil.rmtree(tmp, ignore_errors=True)
-            tmp.mkdir(parents=True)
-        barrier()
-        write(tmp / f"rank-{rank():05d}.pt", own)
-        if rank() == 0:
-            write(tmp / "state.pt", shared)
-        barrier()
-        if rank() == 0:
-            write_text(tmp / "meta.json", json.dumps(_meta(step), indent=2))
-            os.rename(tmp, final)
-            sync_folder(self.folder)
-        barrier()
+        together(lambda: self._start(tmp), only=0)
+        together(lambda: write(tmp / f"rank-{rank():05d}.pt", own))
+        together(lambda: write(tmp / "state.pt", shared), only=0)
+        if self.background:
+            write_out = begin_write(tmp, tensors, self._own_group())
+            self._pending = self._thread.submit(self._finish, write_out, tmp, step, then)
+        else:
+            write_tensors(tmp, tensors)
+            together(lambda: self._complete(tmp, step, then), only=0)
         return final
+
+    def wait(self) -> None:
+        """Returns when nothing is being written any more.
+
+        Raises:
+            SaveFailed: what was being written could not be.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            error = pending.exception()
+            together(lambda: _reraise(error))
+
+    def _start(self, tmp: Path) -> None:
+        for left in self.folder.glob("step-*.tmp"):  # by a save that was killed or failed
+            shutil.rmtree(left)
+        shutil.rmtree(tmp.with_suffix(""), ignore_errors=True)  # damaged, or it would stay
+        tmp.mkdir(parents=True)
+
+    def _finish(
+        self, write_out: Callable, tmp: Path, step: int, then: Callable[[Path], None]
+    ) -> None:
+        write_out()  # returns on rank 0 when all ranks have written
+        if rank() == 0:
+            self._complete(tmp, step, then)
+
+    def _complete(self, tmp: Path, step: int, then: Callable[[Path], None]) -> None:
+        files = {file.name: file.stat().st_size for file in sorted(tmp.iterdir())}
+        write_text(tmp / "meta.json", json.dumps(_meta(step) | {"files": files}, indent=2))
+        os.rename(tmp, tmp.with_suffix(""))
+        sync_folder(self.folder)
+        then(tmp.with_suffix(""))
+
+    def _own_group(self) -> dist.ProcessGroup | None:
+        if self._group is None and is_distributed():
+            self._group = dist.new_group(backend="gloo")
+        return self._group
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -69,29 +125,48 @@ class Checkpointer:
 
     def complete(self) -> list[Path]:
         """All complete checkpoints, oldest first."""
-        found = self.folder.glob("step-????????")
-        return sorted(path for path in found if (path / "meta.json").is_file())
+        return [path for path in self._all() if not damage(path)]
+
+    def damaged(self) -> list[str]:
+        """What is wrong with checkpoints newer than the newest complete one, in sentences."""
+        latest = self.latest()
+        newer = [path for path in self._all() if latest is None or path > latest]
+        return [f"checkpoint {path.name} is passed over: {damage(path)}" for path in newer]
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-????????"))
 
     def prune(self, keep_last: int, best: Path | None) -> None:
-        """Removes all but the last few and the best; and what a killed save has left behind."""
-        if rank() != 0:
-            return
-        for path in [*self.complete()[: -max(keep_last, 1)], *self.folder.glob("step-*.tmp")]:
-            if path != best:
+        """Removes all but the last few and the best; rank 0 only."""
+        kept = {*self.complete()[-max(keep_last, 1) :], best}
+        for path in self._all():
+            if path not in kept:
                 (path / "meta.json").unlink(missing_ok=True)  # half removed is no checkpoint
                 shutil.rmtree(path)
 
     def mark_best(self, checkpoint: Path) -> None:
-        """Points the link `best` at a checkpoint, at once."""
-        if rank() == 0:
-            tmp = self.folder / "best.tmp"
-            tmp.unlink(missing_ok=True)
-            tmp.symlink_to(checkpoint.name)
-            os.replace(tmp, self.folder / "best")
+        """Points the link `best` at a checkpoint, at once; rank 0 only."""
+        tmp = self.folder / "best.tmp"
+        tmp.unlink(missing_ok=True)
+        tmp.symlink_to(checkpoint.name)
+        os.replace(tmp, self.folder / "best")
 
     def best(self) -> Path | None:
         link = self.folder / "best"
         return self.folder / os.readlink(link) if link.is_symlink() else None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None if all files are there and as long as written."""
+    if not (checkpoint / "meta.json").is_file():
+        return "meta.json is missing, it was not written to its end"
+    for name, size in json.loads((checkpoint / "meta.json").read_text())["files"].items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} of {size:,} bytes"
+    return None
 
 
 def load(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -141,9 +216,28 @@ def sync_folder(folder: Path) -> None:
     os.close(descriptor)
 
 
-def barrier() -> None:
-    if is_distributed():
-        dist.barrier()
+def together(action: Callable[[], object], only: int | None = None) -> None:
+    """Runs `action` on all ranks, or on one, and returns when all are done.
+
+    Raises:
+        SaveFailed: on all ranks, if it failed on any.
+    """
+    failed: SaveFailed | None = None
+    try:
+        if only in (None, rank()):
+            action()
+    except SaveFailed as error:
+        failed = error
+    except OSError as error:
+        failed = SaveFailed(f"checkpoint: {reason(error)}")
+    failures = torch.tensor([float(failed is not None)])
+    if all_reduce_sum(failures).item():
+        raise failed or SaveFailed("checkpoint: another process could not write its part")
+
+
+def _reraise(error: BaseException | None) -> None:
+    if error is not None:
+        raise SaveFailed(f"checkpoint: {reason(error)}")
 
 
 def _meta(step: int) -> dict[str, Any]:

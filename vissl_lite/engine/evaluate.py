@@ -22,6 +22,7 @@ from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.engine.journal import Journal, device_name
 from vissl_lite.engine.numerics import Numerics, apply_layout
 from vissl_lite.errors import ConfigError
+from vissl_lite.layers.norm import average_statistics
 from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import rank, world_size
 from vissl_lite.parallel.process import choose_device
@@ -47,6 +48,7 @@ class Evaluations:
         self, model: SSLModel, numerics: Numerics, note: Callable[[str], None]
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """(name, metrics) of one evaluation after the other; they share the features."""
+        average_statistics(model)
         bench = Bench(
             model,
             self.config.labelled,

@@ -5,6 +5,7 @@ Shape suffixes: N images of a source, B of a batch, D features of a layer, H, W,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from vissl_lite.data.views import Views
 from vissl_lite.engine.build import embed_dim
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.model import SSLModel
+from vissl_lite.model import EMBEDDING, SSLModel
 from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
+from vissl_lite.parallel.wrap import release
 
-EMBEDDING = "embedding"  # the layer that stands for the output of the last head that is no scorer
 UNLABELLED, BROKEN = -1, -2  # in place of a class id, while features are being computed
 EXCHANGED_ROWS = 4096  # per process and collective: 32 MiB of 2048 features
 
@@ -74,30 +75,17 @@ def extract(
     _check_layers(layers, list(width))
     features = {layer: torch.zeros(len(source), width[layer]) for layer in layers}
     label_N = torch.full((len(source),), UNLABELLED)
+    dataset = LabelledImages(source, views)
     with evaluating(model):
-        for chunk in _loader(LabelledImages(source, views), batch_size, workers, device):
+        for chunk in _equally_many(dataset, batch_size, workers, device):
             label_N[chunk.broken] = BROKEN
             label_N[chunk.index_B] = chunk.label_B
             with numerics.autocast(device):
-                found = layer_features(model, chunk.images_BHWC.to(device), layers)
+                found = model.layer_features(chunk.images_BHWC.to(device), layers)
             for layer in layers:
                 features[layer][chunk.index_B] = found[layer].float().cpu()
+    release(model)
     return _readable(source, *_exchanged(features, label_N))
-
-
-def layer_features(
-    model: SSLModel, images_BHWC: Tensor, layers: Sequence[str]
-) -> dict[str, Tensor]:
-    """[B, D] for every layer, as described in `extract`; one pass through the trunk."""
-    wanted = dict.fromkeys(model.layer if layer == EMBEDDING else layer for layer in layers)
-    outputs = model.trunk(model.normalise(images_BHWC), tuple(wanted))
-    found = {layer: _averaged(outputs[layer]) for layer in layers if layer != EMBEDDING}
-    if EMBEDDING in layers:
-        z_BD = model.pooled(outputs[model.layer])
-        for head in model.heads:
-            z_BD = z_BD if getattr(head, "scorer", False) else head(z_BD)
-        found[EMBEDDING] = z_BD
-    return found
 
 
 @contextmanager
@@ -110,11 +98,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _averaged(x: Tensor) -> Tensor:
-    """[B, D] from a map [B, D, H, W], summed in float32; vectors pass."""
-    return x.float().mean(dim=(2, 3)) if x.ndim == 4 else x
 
 
 def _check_layers(layers: list[str], known: list[str]) -> None:
@@ -172,6 +155,17 @@ class LabelledImages(Dataset):
             torch.tensor([i for i, _, _ in readable], dtype=torch.int64),
             torch.tensor([i for i, _, image in labelled if image is None], dtype=torch.int64),
         )
+
+
+def _equally_many(
+    dataset: LabelledImages, batch_size: int, workers: int, device: torch.device
+) -> Iterator[Chunk]:
+    """As many chunks on every rank, the last one maybe empty: shards are gathered together."""
+    chunks = _loader(dataset, batch_size, workers, device)
+    yield from chunks
+    most_images = math.ceil(len(dataset) / world_size())
+    for _ in range(math.ceil(most_images / batch_size) - len(chunks)):
+        yield dataset.collate([])
 
 
 def _loader(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vissl_lite.model import SSLModel
+from vissl_lite.parallel.shards import tensors_of
 
 # Dense 16-bit peaks in FLOP/s, from the makers' data sheets.
 PEAKS = {
@@ -22,11 +23,15 @@ PEAKS = {
 
 
 def training_flops(model: SSLModel, views: Sequence[Tensor]) -> float:
-    """FLOP of a training step per image: three forward passes, 2 FLOP per multiply-add."""
-    few = [view[:, :1] for view in views]
+    """FLOP of a training step per image: three forward passes, 2 FLOP per multiply-add.
+
+    Counted on the meta device, without computing anything.
+    """
+    few = [view[:, :1].to("meta") for view in views]
+    state = {name: t.to("meta") for name, t in tensors_of(model).items()}
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(few)
+        torch.func.functional_call(model.eval(), state, (few,))
     model.train(was_training)
     return 3.0 * counter.get_total_flops()
 

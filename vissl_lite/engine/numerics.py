@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
-from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import broadcast_object
 
@@ -60,8 +60,6 @@ def choose(
     Raises:
         ConfigError: a precision that this device does not have.
     """
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision: fp16 needs a GPU; on a CPU take bf16, fp32 or auto")
     candidates = list(itertools.product(_precisions(precision, device), _layouts(memory_format)))
     if len(candidates) == 1:
         return Numerics(*candidates[0], reason="as given")
@@ -132,7 +130,8 @@ def apply_layout(model: SSLModel, numerics: Numerics) -> None:
     model.memory_format = numerics.layout
     if model.teacher is not None:
         model.teacher.memory_format = numerics.layout
-    model.to(memory_format=numerics.layout)  # pyright: ignore[reportCallIssue]
+    if not isinstance(model, FSDPModule):  # whose shards are contiguous always (torch 2.15)
+        model.to(memory_format=numerics.layout)  # pyright: ignore[reportCallIssue]
 
 
 def synchronise(device: torch.device) -> None:

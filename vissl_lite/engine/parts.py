@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
@@ -17,14 +15,12 @@ from vissl_lite.data.loader import Loader, ViewDataset, choose_workers
 from vissl_lite.data.sampler import Order, Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
+from vissl_lite.engine.strategy import choose_strategy
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
-from vissl_lite.parallel.collectives import is_distributed, rank, world_size
-
-_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_LOCAL_BUFFERS: dict[str, Any] = {  # torch 2.15 renamed it
-    "forward_sync_buffers" if _RENAMED else "broadcast_buffers": False
-}
+from vissl_lite.parallel import wrap
+from vissl_lite.parallel.collectives import is_distributed, on_rank_zero, rank, world_size
+from vissl_lite.parallel.mesh import SHARDED, Strategy, make_mesh
 
 
 class Parts:
@@ -51,6 +47,7 @@ class Parts:
         self._build_data()
         self._build_model()
         self._choose_numerics(chosen)
+        self._parallelize()
         self._build_optimizer()
 
     def _build_data(self) -> None:
@@ -71,35 +68,79 @@ class Parts:
 
     def _build_model(self) -> None:
         config = self.config
-        torch.manual_seed(config.seed)  # the same weights on every rank
-        with self.device if self.device.type == "meta" else torch.device("cpu"):
+        self.strategy = choose_strategy(config, self.device)
+        self.sharded = self.strategy in SHARDED
+        host = self.device if self.device.type == "meta" else torch.device("cpu")
+        torch.manual_seed(config.seed)  # the same weights for every strategy and number of ranks
+        with torch.device("meta") if self.sharded and rank() > 0 else host:
             self.model = build.build_model(config, self.source.num_classes)
+            if not self.sharded:
+                self.model.to(self.device)
+        with host:
             self.loss = build.build_loss(config, self.model, self.source, self.steps_per_epoch)
+        self.loss.to(self.device)
         if config.init:
-            self.notes += weights.load_into(self.model, Path(config.init))
+            self.notes += on_rank_zero(self._init) if self.sharded else self._init()
         if config.train.freeze_trunk:
             self.model.freeze_trunk()
         self._check_needs()
-        if config.parallel.sync_bn != "off" and is_distributed():
-            size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
-            convert_sync_batchnorm(self.model, size)
-        self.model.to(self.device).train()
-        self.loss.to(self.device)
+
+    def _init(self) -> list[str]:
+        return weights.load_into(self.model, Path(cast(str, self.config.init)))
 
     def _choose_numerics(self, chosen: dict[str, str] | None) -> None:
-        config, views = self.config, self.example(numerics.IMAGES).to(self.device).views
+        config, device = self.config, self.device
+        views = self.example(numerics.IMAGES).to(self.model.mean.device).views
+        self.flops_per_image = training_flops(self.model, views)
+        layout = config.memory.memory_format
+        self.measure_shards = self.sharded and device.type == "cuda" and layout == "auto"
         self.numerics = (
             numerics.Numerics(**chosen)
             if chosen
             else numerics.choose(
-                config.precision, config.memory.memory_format, self.model, views, self.device
+                config.precision,
+                "contiguous" if self.measure_shards else layout,
+                self.model,
+                views,
+                device,
             )
         )
-        numerics.apply_layout(self.model, self.numerics)
-        self.flops_per_image = training_flops(self.model, views)
+        self.measure_shards &= chosen is None
+
+    def _parallelize(self) -> None:
+        config, model = self.config, self.model
+        checkpointing = config.memory.activation_checkpointing
+        wrap.checkpoint_units(model, "none" if checkpointing == "auto" else checkpointing)
+        if config.parallel.sync_bn != "off" and is_distributed():
+            size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
+            convert_sync_batchnorm(model, size)
+        if config.compile:
+            wrap.compile_units(model)
+        if self.sharded:
+            self._shard()
+        self.forward: nn.Module = model.train()
+        if self.measure_shards:
+            views = self.example(numerics.IMAGES).to(self.device).views
+            precision = self.numerics.precision
+            self.numerics = numerics.choose(precision, "auto", model, views, self.device)
+        numerics.apply_layout(model, self.numerics)
         self.notes.append(
             f"precision {self.numerics.precision}, {self.numerics.memory_format}"
             f" ({self.numerics.reason})"
+        )
+        if self.strategy == "reference_ddp":
+            self.forward = wrap.data_parallel(model, self.device, config.layer is not None)
+
+    def _shard(self) -> None:
+        config, precision = self.config, self.numerics.precision
+        strategy = cast(Strategy, self.strategy)
+        wrap.shard(
+            self.model,
+            make_mesh(strategy, config.parallel.shard_size, self.device),
+            param_dtype=None if precision == "fp32" else numerics.DTYPES[precision],
+            keep_weights=strategy in ("ddp", "zero2"),
+            split_above=config.memory.split_above,
+            cpu_offload=config.memory.cpu_offload,
         )
 
     def _build_optimizer(self) -> None:
@@ -136,30 +177,9 @@ class Parts:
         """The first images of the first step, on the CPU."""
         return self.dataset[Request(0, 0, np.arange(min(images, self.local_batch)))]
 
-    def wrapped(self) -> nn.Module:
-        """The model as the loop calls it: compiled if asked, averaging gradients over processes."""
-        if self.config.compile:
-            self.model.compile()
-        if not is_distributed():
-            return self.model
-        return DistributedDataParallel(
-            self.model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=self.config.layer is not None,
-            **_LOCAL_BUFFERS,
-        )
-
     def state_dict(self) -> dict[str, Any]:
-        """What is equal on all ranks."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "numerics": self.numerics.state_dict(),
-        }
+        """The small rest that is equal on all ranks."""
+        return {"scaler": self.scaler.state_dict(), "numerics": self.numerics.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -5,24 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vissl_lite import HOOKS
 from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
-from vissl_lite.engine import checkpoint
+from vissl_lite.engine import checkpoint, grad_cache, state
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.journal import Journal
 from vissl_lite.engine.malloc import keep_freed_memory
 from vissl_lite.engine.meters import Meters, peak_memory_gb
 from vissl_lite.engine.parts import Parts
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
+from vissl_lite.layers.norm import average_statistics
+from vissl_lite.model import Outputs
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.process import choose_device
+from vissl_lite.parallel.shards import clip_grad_norm_
+from vissl_lite.parallel.wrap import accumulating
+
+LossesAndOutputs = tuple[dict[str, Tensor], Outputs]
 
 
 class Trainer:
@@ -52,22 +59,23 @@ class Trainer:
             keep_freed_memory()
         self.step, self.results = 0, {}
         self.checkpointer = checkpoint.Checkpointer(run_dir / "checkpoints")
-        saved = self._latest() if config.resume else None
+        latest = self.checkpointer.latest() if config.resume else None
+        saved = checkpoint.load(latest) if latest else None
         self.parts = Parts(config, self.device, saved and saved[0]["numerics"])
         self.model, self.loss, self.optimizer = (
             self.parts.model,
             self.parts.loss,
             self.parts.optimizer,
         )
-        self.forward = self.parts.wrapped()
+        self.forward = self.parts.forward
         hooks = {name: HOOKS.build(h, f"hooks.{name}") for name, h in config.hooks.items()}
         self.hooks = dict(sorted(hooks.items(), key=lambda item: item[1].last))
         self.meters = Meters(self.device)
         self.broken = BrokenImages(config.data.max_broken, run_dir / "broken_images.txt")
         self.stop = StopSignal()
         self.speed = Speed(config.train.batch_size)
-        if saved:
-            self._restore(*saved)
+        if latest and saved:
+            self._restore(latest, *saved)
         self.journal = Journal(config, run_dir, resumed_step=self.step)
 
     # ------------------------------------------------------------------ the loop
@@ -107,16 +115,34 @@ class Trainer:
         self.step += 1
 
     def _forward_backward(self, micro: Batch, micros: int, last: bool) -> dict[str, Tensor]:
-        communicate = last or not hasattr(self.forward, "no_sync")
-        with contextlib.nullcontext() if communicate else self.forward.no_sync():  # pyright: ignore
+        if self.config.train.grad_cache is not None:
+            losses, outputs = self._cached(micro, self.config.train.grad_cache)
+        else:
+            losses, outputs = self._in_one_graph(micro, micros, last)
+        for hook in self.hooks.values():
+            hook.after_backward(self, outputs, micro)
+        return losses
+
+    def _in_one_graph(self, micro: Batch, micros: int, last: bool) -> LossesAndOutputs:
+        with contextlib.nullcontext() if last else accumulating(self.forward):
             with self.parts.numerics.autocast(self.device):
                 outputs = self.forward(micro.views)
             losses = self.loss(outputs, micro)
             losses = losses if isinstance(losses, dict) else {"loss": losses}
             self.parts.scaler.scale(losses["loss"] / micros).backward()
-        for hook in self.hooks.values():
-            hook.after_backward(self, outputs, micro)
-        return losses
+        return losses, outputs
+
+    def _cached(self, batch: Batch, chunk: int) -> LossesAndOutputs:
+        return grad_cache.backward(
+            self.model,
+            self.forward,
+            self.loss,
+            batch,
+            chunk,
+            scale=self.parts.scaler.scale,
+            accumulating=lambda: accumulating(self.forward),
+            autocast=lambda: self.parts.numerics.autocast(self.device),
+        )
 
     def _update(self, metrics: dict[str, Tensor]) -> None:
         scaler, clip = self.parts.scaler, self.config.train.clip_grad_norm
@@ -124,7 +150,7 @@ class Trainer:
             self.loss.before_step(self.model, self.step)  # may freeze, hence before the norms
         scaler.unscale_(self.optimizer)
         if clip is not None:
-            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            metrics["grad_norm"] = clip_grad_norm_(self.model.parameters(), clip)
         scaler.step(self.optimizer)
         scaler.update()
         self.model.after_step()
@@ -211,8 +237,16 @@ class Trainer:
 
     # ------------------------------------------------------------------ what is kept
 
-    def save(self) -> Path:
-        """Writes a checkpoint of this step; all ranks call it together."""
+    def save(self, then: Callable[[Path], None] = lambda path: None) -> Path:
+        """Writes a checkpoint of this step; all ranks call it together.
+
+        Args:
+            then: called on rank 0 once it is complete, maybe later and from another thread.
+
+        Raises:
+            SaveFailed: on all ranks.
+        """
+        average_statistics(self.model)
         shared = self.parts.state_dict() | {
             "step": self.step,
             "results": self.results,
@@ -223,18 +257,16 @@ class Trainer:
             "meters": self.meters.state_dict(),
             "broken": self.broken.state_dict(),
         }
-        return self.checkpointer.save(self.step, shared, own)
+        tensors = state.tensors(self.model, self.optimizer)
+        return self.checkpointer.save(self.step, tensors, shared, own, then)
 
-    def _latest(self) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-        found = self.checkpointer.latest()
-        return checkpoint.load(found) if found else None
-
-    def _restore(self, shared: dict[str, Any], own: dict[str, Any] | None) -> None:
+    def _restore(self, path: Path, shared: dict[str, Any], own: dict[str, Any] | None) -> None:
+        self.parts.notes += [*self.checkpointer.damaged(), f"resumed from {path}"]
+        state.load(path, self.model, self.optimizer)
         self.parts.load_state_dict(shared)
         self.step, self.results = shared["step"], shared["results"]
-        for name, state in shared["hooks"].items():
-            if name in self.hooks:
-                self.hooks[name].load_state_dict(state)
+        for name in self.hooks.keys() & shared["hooks"].keys():
+            self.hooks[name].load_state_dict(shared["hooks"][name])
         if own is None:
             text = "another number of processes: queues and the like start empty, as in a new run"
             self.parts.notes.append(text)

@@ -8,7 +8,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vissl_lite.engine.checkpoint import Checkpointer, read
+from vissl_lite.engine.checkpoint import Checkpointer
+from vissl_lite.engine.state import read_model
 from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
 
@@ -60,15 +61,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a run's model, or of a .safetensors file."""
     if path.is_file() and path.suffix == ".safetensors":
         return load_file(path)
-    if (path / "state.pt").is_file():
-        return read(path / "state.pt")["model"]
+    if (path / "meta.json").is_file():
+        return read_model(path)
     newest = Checkpointer(path / "checkpoints").latest()
     if newest is None:
         raise ConfigError(
             f"init: {path} is neither a run with checkpoints, nor a checkpoint, nor a .safetensors"
             " file"
         )
-    return read(newest / "state.pt")["model"]
+    return read_model(newest)
 
 
 def differences(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor
 
 import vissl_lite
 from vissl_lite import TRUNKS
+from vissl_lite.parallel.collectives import rank
+from vissl_lite.parallel.shards import whole
 
 if TYPE_CHECKING:
     from vissl_lite.engine.trainer import Trainer
 
+_NAMES = {  # of the safetensors format
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
-def export_trunk(trunk: nn.Module, file: Path, metadata: dict[str, str]) -> None:
-    """Writes a trunk's state dict as `.safetensors`: the whole file or none."""
-    as_written: dict[str, Any] = {"memory_format": torch.contiguous_format, "copy": True}
-    tensors = {name: t.to("cpu", **as_written) for name, t in trunk.state_dict().items()}
+
+def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Writes tensors, sharded or not, as `.safetensors`: the whole file or none.
+
+    One tensor at a time is gathered, so that a host needs room for the largest only. All processes
+    call it together; rank 0 writes.
+    """
     tmp = file.with_suffix(".tmp")
-    save_file(tensors, tmp, metadata)
-    _sync(tmp)
-    os.replace(tmp, file)
-    _sync(file.parent)
+    out = tmp.open("wb") if rank() == 0 else None
+    if out:
+        out.write(_header(tensors, metadata))
+    for block in _bytes(tensors):
+        if out:
+            out.write(block)
+    if out:
+        _close(out)
+        os.replace(tmp, file)
+        _sync(file.parent)
 
 
 def card(trainer: Trainer) -> dict[str, str]:
@@ -37,6 +60,35 @@ def card(trainer: Trainer) -> dict[str, str]:
         "trunk": json.dumps(TRUNKS.check(trainer.config.trunk, "trunk")),
         "vissl_lite": vissl_lite.__version__,
     }
+
+
+def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The length of the JSON text, then the text, padded to a multiple of 8 bytes."""
+    entries: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, t in tensors.items():
+        end = start + math.prod(t.shape) * t.dtype.itemsize
+        entries[name] = {
+            "dtype": _NAMES[t.dtype],
+            "shape": list(t.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes(tensors: dict[str, Tensor]) -> Iterator[memoryview]:
+    for t in tensors.values():
+        full = whole(t.detach()).cpu().contiguous()
+        yield full.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _close(out: BinaryIO) -> None:
+    out.flush()
+    os.fsync(out.fileno())
+    out.close()
 
 
 def _sync(path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from vissl_lite import HOOKS, ConfigError
+from vissl_lite.engine.tensor_files import SaveFailed
 from vissl_lite.errors import did_you_mean
-from vissl_lite.hooks._export import card, export_trunk
+from vissl_lite.hooks._export import card, export
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
+from vissl_lite.parallel.shards import local
 
 if TYPE_CHECKING:
+    from vissl_lite.engine.checkpoint import Checkpointer
     from vissl_lite.engine.trainer import Trainer
 
 
@@ -35,6 +40,8 @@ class Checkpoint(Hook):
         best: metric of an evaluation, such as "knn.top1". The step that improves it is saved at
             once and stays until a better one comes.
         best_mode: whether the largest or the smallest value is best.
+        background: training goes on while a thread writes a copy in host memory; null: on a GPU.
+            A checkpoint that cannot be written is reported and left out, the last one is an error.
 
     Raises:
         ConfigError: a period that is not positive, or a metric that no evaluation has.
@@ -50,6 +57,7 @@ class Checkpoint(Hook):
         keep_last: int = 2,
         best: str | None = None,
         best_mode: Literal["max", "min"] = "max",
+        background: bool | None = None,
     ):
         positive = {
             "every_minutes": every_minutes,
@@ -60,7 +68,7 @@ class Checkpoint(Hook):
             if value is not None and value <= 0:
                 raise ConfigError(f"hooks.checkpoint.{name}: is {value}; needs more than 0")
         self.every_epochs, self.every_steps = every_epochs, every_steps
-        self.every_minutes = every_minutes
+        self.every_minutes, self.background = every_minutes, background
         self.keep_last, self.best, self.best_mode = keep_last, best, best_mode
         self.best_value, self.best_step = math.nan, -1
         self.late = False
@@ -69,8 +77,11 @@ class Checkpoint(Hook):
     def on_start(self, trainer: Trainer) -> None:
         self._check_best(trainer)
         self.saved_at = time.monotonic()
+        on_gpu = trainer.device.type == "cuda"
+        trainer.checkpointer.background = on_gpu if self.background is None else self.background
         latest = trainer.checkpointer.latest()
-        if latest and self.best_step == trainer.step:  # killed after the save, before the mark
+        killed_before_the_mark = self.best_step == trainer.step and rank() == 0
+        if latest and killed_before_the_mark:
             trainer.checkpointer.mark_best(latest)
         if math.isnan(self.best_value):  # measured before the first step
             self.best_value = trainer.results.get(self.best or "", math.nan)
@@ -95,12 +106,17 @@ class Checkpoint(Hook):
         by_step = self.every_steps is not None and trainer.step % self.every_steps == 0
         due = by_step or self.late or trainer.at_end_of(self.every_epochs)
         if due or self._improved(trainer.results):
-            self._save(trainer)
+            try:
+                self._save(trainer)
+            except SaveFailed as error:
+                trainer.journal.note(f"{error}; training goes on without it", "warning")
 
     def on_end(self, trainer: Trainer) -> None:
-        if self._save(trainer) and rank() == 0:
+        saved = self._save(trainer)
+        trainer.checkpointer.wait()
+        if saved:
             file = trainer.run_dir / "weights.safetensors"
-            export_trunk(trainer.model.trunk, file, card(trainer))
+            export(trainer.model.trunk.state_dict(), file, card(trainer))
 
     def _improved(self, results: dict[str, float]) -> bool:
         value = results.get(self.best or "", math.nan)
@@ -115,13 +131,15 @@ class Checkpoint(Hook):
             return False
         if improved := self._improved(trainer.results):
             self.best_value, self.best_step = trainer.results[self.best or ""], trainer.step
-        path = trainer.save()
-        if improved:
-            trainer.checkpointer.mark_best(path)
-        trainer.checkpointer.prune(self.keep_last, trainer.checkpointer.best())
+        trainer.save(partial(self._keep, trainer.checkpointer, improved))
         self.saved_at, self.late = time.monotonic(), False
         self._tell_misnamed(trainer)
         return True
+
+    def _keep(self, checkpointer: Checkpointer, improved: bool, path: Path) -> None:
+        if improved:
+            checkpointer.mark_best(path)
+        checkpointer.prune(self.keep_last, checkpointer.best())
 
     def _tell_misnamed(self, trainer: Trainer) -> None:
         """That the evaluation has run, and has another metric than `best`."""
@@ -146,7 +164,8 @@ class Checkpoint(Hook):
 @torch.no_grad()
 def all_finite(trainer: Trainer) -> bool:
     """Whether all losses so far and all weights are finite on all ranks; one synchronisation."""
-    floats = [t for t in trainer.model.state_dict().values() if t.is_floating_point()]
+    tensors = local(trainer.model.state_dict().values())
+    floats = [t for t in tensors if t.is_floating_point() and t.numel()]
     largest = torch.stack([torch.linalg.vector_norm(t, math.inf).float() for t in floats])
     bad = ~largest.isfinite().all() | (trainer.meters.first_bad >= 0)
     return all_reduce_sum(bad.float()).item() == 0

@@ -1,4 +1,4 @@
-"""Batch normalisation that knows about recomputation, mixed precision and other processes.
+"""Norm layers that know about recomputation, mixed precision and other processes.
 
 Shape suffixes: C channels. x is [N, C] or [N, C, H, W]; n counts its values per channel.
 """
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import all_reduce_sum
+from vissl_lite.parallel.collectives import all_reduce_sum, world_size
 
 
 def recomputing() -> bool:
@@ -154,6 +154,15 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     """`nn.BatchNorm1d` with the additions of `BatchNorm2d`; x is [N, C]."""
 
 
+class LayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` whose weights may be of lower precision than x, as in a sharded bf16 unit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 _OURS: dict[type, type] = {nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d}
 
 
@@ -179,6 +188,24 @@ def convert_sync_batchnorm(module: nn.Module, group_size: int | None = None) -> 
         if isinstance(child, _BatchNorm):
             child.sync = sync
     return module
+
+
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Running statistics that each process has of its own become their mean; one reduction.
+
+    What is saved and evaluated is then the same on all ranks. Training does not read them.
+    """
+    statistics = [
+        buffer
+        for child in module.modules()
+        if isinstance(child, _BatchNorm) and child.sync is not True
+        for buffer in (child.running_mean, child.running_var)
+    ]
+    if world_size() == 1 or not statistics:
+        return
+    flat = all_reduce_sum(torch.cat(statistics)) / world_size()
+    torch._foreach_copy_(statistics, flat.split([len(buffer) for buffer in statistics]))
 
 
 def _subgroup(size: int) -> str:

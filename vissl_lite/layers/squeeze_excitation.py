@@ -14,7 +14,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, squeezed: int):
         super().__init__()
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()  # in place it would change what selective checkpointing keeps
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:

@@ -3,14 +3,12 @@
 Legend: N tensors.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from vissl_lite.parallel.shards import norms
 
 
 def with_gradient(group: dict[str, Any]) -> list[Tensor]:
@@ -21,29 +19,6 @@ def with_gradient(group: dict[str, Any]) -> list[Tensor]:
 def gradients(params: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of parameters, each of which has one."""
     return [p.grad for p in params if p.grad is not None]
-
-
-def local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What this process holds of each tensor: its shard of a DTensor, all of any other."""
-    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
-
-
-def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The L2 norm of each of N tensors, [N], at least fp32: one kernel, one reduction.
-
-    Sharded tensors: local norms are squared and summed over the processes that share the tensor,
-    with one all-reduce for all tensors that are sharded alike (VISSL's LARC_FSDP).
-    """
-    shards = local(tensors)
-    dtype = torch.promote_types(shards[0].dtype, torch.float32)
-    norms_N = list(torch._foreach_norm(shards, 2, dtype))
-    for groups, members in _sharded_alike(tensors).items():
-        squares = torch.stack([norms_N[i] for i in members]).square_()
-        for group in groups:
-            dist.all_reduce(squares, group=group)
-        for i, norm in zip(members, squares.sqrt_().unbind()):
-            norms_N[i] = norm
-    return torch.stack(norms_N)
 
 
 def norms_by_group(
@@ -65,13 +40,3 @@ def norms_by_group(
             members, p_norm_N.split(sizes), g_norm_N.split(sizes)
         )
     ]
-
-
-def _sharded_alike(tensors: Sequence[Tensor]) -> dict[tuple[dist.ProcessGroup, ...], list[int]]:
-    """Indices of the sharded tensors, by the process groups that their shards are spread over."""
-    found = defaultdict(list)
-    for i, t in enumerate(tensors):
-        if isinstance(t, DTensor):
-            spread = [axis for axis, p in enumerate(t.placements) if p.is_shard()]
-            found[tuple(t.device_mesh.get_group(axis) for axis in spread)].append(i)
-    return found

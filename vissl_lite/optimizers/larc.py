@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vissl_lite import OPTIMIZERS
-from vissl_lite.optimizers._norms import gradients, local, norms_by_group
+from vissl_lite.optimizers._norms import gradients, norms_by_group
+from vissl_lite.parallel.shards import local
 
 
 def larc_scale(

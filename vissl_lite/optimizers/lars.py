@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vissl_lite import OPTIMIZERS
-from vissl_lite.optimizers._norms import gradients, local, norms_by_group, with_gradient
+from vissl_lite.optimizers._norms import gradients, norms_by_group, with_gradient
+from vissl_lite.parallel.shards import local
 
 
 def lars_scale(p_norm_N: Tensor, d_norm_N: Tensor, eta: float) -> Tensor:

@@ -3,12 +3,15 @@
 Shape suffixes: N rows of this process, W processes, D columns.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
+
+from vissl_lite.errors import ConfigError
 
 
 def is_distributed() -> bool:
@@ -109,6 +112,23 @@ def broadcast_object(obj: Any) -> Any:
     if is_distributed():
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_rank_zero(function: Callable[[], Any]) -> Any:
+    """What `function` returns on rank 0, on every rank; what it raises there too, if a ConfigError.
+
+    The result must be picklable.
+    """
+    result, error = None, None
+    if rank() == 0:
+        try:
+            result = function()
+        except ConfigError as raised:
+            error = raised
+    result, error = broadcast_object((result, error))
+    if error is not None:
+        raise error
+    return result
 
 
 def _all_gather(x: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from vissl_lite.layers.init import init_convnet_
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.layers.squeeze_excitation import SqueezeExcitation
-from vissl_lite.trunks._trunk import Trunk
+from vissl_lite.layers.unit import Unit
+from vissl_lite.trunks._trunk import Crops, Trunk
 
 
-class Block(nn.Module):
+class Block(Unit):
     """X block, or Y block with squeeze-excitation: y = relu(shortcut(x) + c(se(b(a(x))))).
 
     a: 1x1; b: 3x3 in groups, with the stride; c: 1x1 without ReLU; each followed by a norm. The
@@ -33,7 +34,7 @@ class Block(nn.Module):
         branch["c"] = conv_norm(out_channels, out_channels, 1)
         self.f = nn.Sequential(branch)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def block(self, x: Tensor) -> Tensor:
         return self.f(x).add_(x if self.proj is None else self.proj(x)).relu_()
 
 
@@ -74,12 +75,12 @@ class RegNet(Trunk):
             self.widths[f"res{i + 1}"] = width
         self.init_weights()
 
-    def walk(self, x_NCHW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        x = self.stem(x_NCHW)
-        yield "conv1", x
+    def walk(self, crops: Crops) -> Iterator[tuple[str, Crops]]:
+        crops = [self.stem(x_NCHW) for x_NCHW in crops]
+        yield "conv1", crops
         for i, stage in enumerate(self.trunk_output, 2):
-            x = stage(x)
-            yield f"res{i}", x
+            crops = stage(crops)
+            yield f"res{i}", crops
 
     def units(self) -> list[nn.Module]:
         return [self.stem, *(block for stage in self.trunk_output for block in stage.children())]

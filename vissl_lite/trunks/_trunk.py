@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -10,9 +11,13 @@ from torch import Tensor, nn
 
 from vissl_lite.errors import ConfigError, did_you_mean
 
+Crops = Sequence[Tensor]  # one tensor per resolution
+
 
 class Trunk(nn.Module):
     """A network without its classifier: `trunk(x_NCHW, ("res4", "res5")) -> {"res4": ..., ...}`.
+
+    With a list of tensors, one per resolution, it gives a list for each layer.
 
     A subclass sets `widths` and implements `walk`, `units` and `init_weights`.
 
@@ -21,9 +26,10 @@ class Trunk(nn.Module):
     """
 
     widths: dict[str, int]
+    takes_lists = True
 
-    def walk(self, x_NCHW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yields (layer, output) in network order, computing each when it is asked for."""
+    def walk(self, crops: Crops) -> Iterator[tuple[str, Crops]]:
+        """Yields (layer, outputs) in network order, computing each when it is asked for."""
         raise NotImplementedError
 
     def units(self) -> list[nn.Module]:
@@ -34,16 +40,19 @@ class Trunk(nn.Module):
         """Fresh weights and buffers, in place; for a network that was built on the meta device."""
         raise NotImplementedError
 
-    def forward(self, x_NCHW: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor | Crops, layers: Sequence[str] | None = None) -> dict[str, Any]:
         """The outputs of `layers` (default: the last) in the order asked; stops after them.
+
+        Args:
+            x: [N, C, H, W], or a list of them with any H and W.
 
         Raises:
             ConfigError: a name is not in `widths`.
         """
         layers, found = self.checked(layers), {}
-        for name, output in self.walk(x_NCHW):
+        for name, outputs in self.walk([x] if isinstance(x, Tensor) else x):
             if name in layers:
-                found[name] = output
+                found[name] = outputs[0] if isinstance(x, Tensor) else outputs
             if len(found) == len(layers):
                 break
         return {name: found[name] for name in layers}

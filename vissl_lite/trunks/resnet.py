@@ -10,10 +10,11 @@ from vissl_lite import TRUNKS
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.init import init_convnet_
 from vissl_lite.layers.norm import BatchNorm2d
-from vissl_lite.trunks._trunk import Trunk
+from vissl_lite.layers.unit import Unit
+from vissl_lite.trunks._trunk import Crops, Trunk
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Unit):
     """y = relu(shortcut(x) + f(x)), f: two 3x3 convolutions, the first with the stride."""
 
     expansion = 1
@@ -26,7 +27,7 @@ class BasicBlock(nn.Module):
         self.bn2 = BatchNorm2d(planes)
         self.downsample = shortcut(channels, planes, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def block(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         return y.add_(x if self.downsample is None else self.downsample(x)).relu_()
@@ -35,7 +36,7 @@ class BasicBlock(nn.Module):
         return self.bn2
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Unit):
     """y = relu(shortcut(x) + f(x)), f: 1x1, 3x3 (with the stride and groups), 1x1 convolutions."""
 
     expansion = 4
@@ -50,7 +51,7 @@ class Bottleneck(nn.Module):
         self.bn3 = BatchNorm2d(4 * planes)
         self.downsample = shortcut(channels, 4 * planes, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def block(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
@@ -129,14 +130,14 @@ class ResNet(Trunk):
             self.widths[f"res{i + 2}"] = channels
         self.init_weights()
 
-    def walk(self, x_NCHW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        x = F.relu(self.bn1(self.conv1(x_NCHW)), inplace=True)
-        yield "conv1", x
+    def walk(self, crops: Crops) -> Iterator[tuple[str, Crops]]:
+        crops = [F.relu(self.bn1(self.conv1(x_NCHW)), inplace=True) for x_NCHW in crops]
+        yield "conv1", crops
         if not self.cifar:
-            x = F.max_pool2d(x, 3, stride=2, padding=1)
+            crops = [F.max_pool2d(x_NCHW, 3, stride=2, padding=1) for x_NCHW in crops]
         for i, layer in enumerate(self._layers()):
-            x = layer(x)
-            yield f"res{i + 2}", x
+            crops = layer(crops)
+            yield f"res{i + 2}", crops
 
     def units(self) -> list[nn.Module]:
         return [

@@ -15,7 +15,9 @@ from vissl_lite import TRUNKS
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.drop_path import DropPath
 from vissl_lite.layers.init import init_transformer_
-from vissl_lite.trunks._trunk import Trunk
+from vissl_lite.layers.norm import LayerNorm
+from vissl_lite.layers.unit import Unit
+from vissl_lite.trunks._trunk import Crops, Trunk
 
 SIZES = {  # channels, blocks, attention heads
     "tiny": (192, 12, 3),
@@ -66,21 +68,21 @@ class LayerScale(nn.Module):
         return x_NTC * self.gamma
 
 
-class Block(nn.Module):
+class Block(Unit):
     """x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))), each branch under stochastic depth."""
 
     def __init__(self, channels: int, heads: int, drop_path: float, layer_scale: float | None):
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = LayerNorm(channels, eps=1e-6)
         self.attn = Attention(channels, heads)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = LayerNorm(channels, eps=1e-6)
         self.mlp = MLP(channels)
         scaled = layer_scale is not None
         self.ls1 = LayerScale(channels, layer_scale) if scaled else nn.Identity()
         self.ls2 = LayerScale(channels, layer_scale) if scaled else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_NTC: Tensor) -> Tensor:
+    def block(self, x_NTC: Tensor) -> Tensor:
         x_NTC = x_NTC + self.drop_path(self.ls1(self.attn(self.norm1(x_NTC))))
         return x_NTC + self.drop_path(self.ls2(self.mlp(self.norm2(x_NTC))))
 
@@ -137,19 +139,19 @@ class ViT(Trunk):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid**2, channels))
         rates = [drop_path * i / (depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(channels, heads, rate, layer_scale) for rate in rates)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = LayerNorm(channels, eps=1e-6)
         names = [f"block{i}" for i in range(1, depth + 1)]
         self.widths = dict.fromkeys([*names, "patches", "cls"], channels)
         self.init_weights()
 
-    def walk(self, x_NCHW: Tensor) -> Iterator[tuple[str, Tensor]]:
-        x_NTC, grid = self.tokens(x_NCHW)
+    def walk(self, crops: Crops) -> Iterator[tuple[str, Crops]]:
+        tokens, grids = zip(*(self.tokens(x_NCHW) for x_NCHW in crops))
         for i, block in enumerate(self.blocks, 1):
-            x_NTC = block(x_NTC)
-            yield f"block{i}", patch_map(x_NTC, grid)
-        x_NTC = self.norm(x_NTC)
-        yield "patches", patch_map(x_NTC, grid)
-        yield "cls", x_NTC[:, 0]
+            tokens = block(tokens)
+            yield f"block{i}", list(map(patch_map, tokens, grids))
+        tokens = [self.norm(x_NTC) for x_NTC in tokens]
+        yield "patches", list(map(patch_map, tokens, grids))
+        yield "cls", [x_NTC[:, 0] for x_NTC in tokens]
 
     def tokens(self, x_NCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Class token and patches with their positions [N, 1 + H W, C], and (H, W)."""

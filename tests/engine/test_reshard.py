@@ -1,0 +1,83 @@
+"""A run goes on under another strategy and number of processes as if nothing had changed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from distributed import run_ranks
+from safetensors.torch import load_file
+from training import SMALL, composed, records, trained
+
+from vissl_lite.config import check
+from vissl_lite.parallel.shards import whole
+
+HEADS = "++heads=[{name: mlp, hidden: [30], out_dim: 15}]"  # 15 rows do not divide by 2 or 4
+TRUNK = {
+    "name": "anynet",
+    "depths": [1, 2],
+    "widths": [16, 32],
+    "group_widths": [8, 8],
+    "stem_width": 8,
+}
+BEFORE, AFTER = 3, 6
+OPTIMIZERS = {
+    "larc": ["optimizer=larc", "++optimizer.lr=0.3"],
+    "lars": ["optimizer=lars", "++optimizer.lr=0.3"],
+    "adamw": ["optimizer=adamw", "++optimizer.lr=0.001"],
+}
+
+
+def words(strategy, optimizer, stop, resume):
+    return [
+        HEADS,
+        *OPTIMIZERS[optimizer],
+        "hooks=[checkpoint]",
+        "++train.clip_grad_norm=1.0",
+        "++parallel.sync_bn=all",
+        f"++parallel.strategy={strategy}",
+        f"++train.max_steps={stop}",
+        f"++resume={str(resume).lower()}",
+    ]
+
+
+def run(rank, world, folder, strategy, optimizer, stop, resume):
+    """Losses by step, and the weights at the end; all in float64."""
+    torch.set_default_dtype(torch.float64)
+    tree = composed(*SMALL, *words(strategy, optimizer, stop, resume))
+    tree.trunk = TRUNK
+    trainer = trained(check(tree), Path(folder))
+    weights = {name: whole(t).clone() for name, t in trainer.model.state_dict().items()}
+    return [r["loss"] for r in records(Path(folder))] if rank == 0 else [], weights
+
+
+def go(folder, world, strategy, optimizer, stop, resume=False):
+    return run_ranks(run, world, str(folder), strategy, optimizer, stop, resume, timeout=120)[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "optimizer"),
+    [
+        ((4, "zero3"), (2, "zero3"), "larc"),
+        ((4, "hsdp"), (1, "auto"), "lars"),
+        ((2, "zero3"), (4, "reference_ddp"), "adamw"),
+        ((2, "reference_ddp"), (2, "zero2"), "adamw"),
+        ((1, "auto"), (2, "ddp"), "larc"),
+        ((2, "ddp"), (4, "hsdp"), "adamw"),
+    ],
+)
+def test_goes_on_with_the_same_losses(tmp_path, before, after, optimizer):
+    """Against a run of one process that never stopped, SyncBN, float64."""
+    expected, weights = go(tmp_path / "whole", 1, "auto", optimizer, AFTER)
+    go(tmp_path / "run", *before, optimizer, BEFORE)
+    losses, found = go(tmp_path / "run", *after, optimizer, AFTER, resume=True)
+    assert losses == pytest.approx(expected, rel=1e-6)
+    for name, t in weights.items():
+        torch.testing.assert_close(found[name], t, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_the_file_of_weights_is_that_of_one_process(tmp_path):
+    go(tmp_path / "one", 1, "auto", "adamw", BEFORE)
+    go(tmp_path / "two", 2, "zero3", "adamw", BEFORE)
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    assert list(one) == list(two)
+    torch.testing.assert_close(two, one, rtol=1e-6, atol=1e-6)

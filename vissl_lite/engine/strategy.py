@@ -1,0 +1,76 @@
+"""Which strategy a training takes, and the combinations that do not exist."""
+
+from __future__ import annotations
+
+import torch
+
+from vissl_lite.config import Config
+from vissl_lite.errors import ConfigError
+from vissl_lite.parallel.collectives import is_distributed
+from vissl_lite.parallel.mesh import SHARDED, Strategy
+
+
+def choose_strategy(config: Config, device: torch.device) -> Strategy | None:
+    """The strategy of `parallel.strategy`; None for one process whose model is not wrapped.
+
+    Raises:
+        ConfigError: with every combination of settings that does not exist.
+    """
+    strategy = _chosen(config)
+    problems = refused(config, strategy, device)
+    if problems:
+        raise ConfigError(*problems)
+    if device.type == "meta":
+        return None
+    if strategy is not None and not is_distributed():
+        from vissl_lite.parallel.process import join_single_group
+
+        join_single_group()
+    return strategy
+
+
+def _chosen(config: Config) -> Strategy | None:
+    if config.parallel.strategy != "auto":
+        return config.parallel.strategy
+    if not is_distributed():
+        return None
+    return "ddp" if shards_classes(config) else "reference_ddp"
+
+
+def shards_classes(config: Config) -> bool:
+    return any(isinstance(h, dict) and h.get("shard_classes") for h in config.heads)
+
+
+def refused(config: Config, strategy: Strategy | None, device: torch.device) -> list[str]:
+    """A sentence for every combination that PyTorch or we cannot do; docs/scale.md lists them."""
+    parallel, memory, train = config.parallel, config.memory, config.train
+    offload, cached = memory.cpu_offload, train.grad_cache is not None
+    classes = shards_classes(config)
+    rules = [
+        (
+            parallel.shard_size is not None and strategy != "hsdp",
+            "parallel.shard_size: belongs to hsdp; leave it out, or set parallel.strategy=hsdp",
+        ),
+        (
+            offload and device.type == "cpu",
+            "memory.cpu_offload: there is no GPU to offload from; leave it out",
+        ),
+        (
+            offload and strategy not in SHARDED,
+            "memory.cpu_offload: needs a strategy that shards; set parallel.strategy=zero3",
+        ),
+        (
+            classes and strategy == "reference_ddp",
+            "heads: shard_classes needs FSDP2; set parallel.strategy to ddp, zero2, zero3 or hsdp",
+        ),
+        (
+            classes and config.precision == "fp16",
+            "heads: the scaler of fp16 cannot look at the meshes of shard_classes; take bf16",
+        ),
+        (classes and offload, "heads: shard_classes and memory.cpu_offload exclude each other"),
+        (
+            cached and train.accumulate > 1,
+            "train.grad_cache: gives the gradient of the whole batch; set train.accumulate=1",
+        ),
+    ]
+    return [sentence for applies, sentence in rules if applies]
