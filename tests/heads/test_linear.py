@@ -26,6 +26,19 @@ def test_width_comes_from_the_source_unless_given(out_dim, expected):
     assert head(torch.randn(2, 4)).shape == (2, expected)
 
 
+def test_classes_to_be_sharded_start_as_all_others_do():
+    """What the shards do: tests/parallel/test_class_shards.py."""
+    config = {"name": "linear", "shard_classes": True}
+    torch.manual_seed(0)
+    sharded = HEADS.build(config, in_dim=4, num_classes=10)
+    torch.manual_seed(0)
+    plain = HEADS.build("linear", in_dim=4, num_classes=10)
+    assert sharded.shard_classes
+    assert not plain.shard_classes
+    assert torch.equal(sharded.weight, plain.weight)
+    assert torch.equal(sharded(torch.ones(2, 4)), plain(torch.ones(2, 4)))
+
+
 def test_says_that_somebody_must_know_the_classes():
     with pytest.raises(ConfigError, match="set out_dim"):
         Linear(in_dim=4)

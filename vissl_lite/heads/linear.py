@@ -1,6 +1,10 @@
-from torch import nn
+"""Legend: N rows, K classes."""
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from vissl_lite import HEADS, ConfigError
+from vissl_lite.parallel.class_shards import ShardedLogits, shard_rows_
 
 
 @HEADS.register("linear")
@@ -12,6 +16,10 @@ class Linear(nn.Linear):
 
     Args:
         out_dim: number of classes; null takes that of the source.
+        shard_classes: with several processes, each keeps the weights of some classes only, with
+            their gradients and optimizer state, and logits become `ShardedLogits`. It pays from
+            about 100,000 classes on; for hashtag_softmax, cross_entropy, and binary_cross_entropy
+            with target: tags. One process has an ordinary layer.
 
     Raises:
         ConfigError: neither `out_dim` nor the source says how many classes there are.
@@ -19,13 +27,37 @@ class Linear(nn.Linear):
 
     scorer = True
 
-    def __init__(self, out_dim: int | None = None, *, in_dim: int, num_classes: int | None = None):
+    def __init__(
+        self,
+        out_dim: int | None = None,
+        shard_classes: bool = False,
+        *,
+        in_dim: int,
+        num_classes: int | None = None,
+    ):
         classes = num_classes if out_dim is None else out_dim
         if classes is None:
             raise ConfigError("linear: the source has no classes; set out_dim")
         super().__init__(in_dim, classes)
-        self.out_dim = classes
+        self.out_dim, self.shard_classes, self.sharded = classes, shard_classes, False
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
+
+    def shard_(self, mesh: DeviceMesh) -> None:
+        """Keeps this rank's rows of weight and bias; ranks call it once, with equal weights.
+
+        Args:
+            mesh: one axis, all ranks.
+        """
+        shard_rows_(self, mesh)
+        self.sharded = True
+
+    @property
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that FSDP must ignore and DDP leave alone: their gradients are complete."""
+        return list(self.parameters()) if self.sharded else []
+
+    def forward(self, x_ND: Tensor) -> Tensor | ShardedLogits:
+        return ShardedLogits.of(x_ND, self) if self.sharded else super().forward(x_ND)

@@ -1,6 +1,6 @@
 """Legend: V crops, B images, K classes, T tags of all B images."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch, Tags
-from vissl_lite.layers.precision import full_precision
-from vissl_lite.losses._common import mean_over_all, scores_of
+from vissl_lite.losses._common import Logits, logits_of, mean_over_all, scores_of
 
 
 def bce_of_labels(z_VBK: Tensor, y_BK: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,11 +21,12 @@ def bce_of_labels(z_VBK: Tensor, y_BK: Tensor) -> tuple[Tensor, Tensor]:
     return loss_VBK.where(known_BK, 0).sum() / len(z_VBK), known_BK.sum()
 
 
-def bce_of_tags(z_VBK: Tensor, tags: Tags) -> tuple[Tensor, Tensor]:
+def bce_of_tags(z: Logits, tags: Tags) -> tuple[Tensor, Tensor]:
     """The same with y = 1 on the tags of an image and 0 elsewhere, without a dense y."""
-    positive = z_VBK[:, tags.rows_T(), tags.values_T].sum()
-    total = -F.logsigmoid(-z_VBK).sum() - positive
-    return total / len(z_VBK), torch.tensor(z_VBK[0].numel(), device=z_VBK.device)
+    softplus_VB, z_VT = z.sigmoid(tags.values_T, tags.rows_T())
+    crops, images, classes = z.shape
+    terms = torch.tensor(images * classes, device=z_VT.device)
+    return (softplus_VB.sum() - z_VT.sum()) / crops, terms
 
 
 @LOSSES.register("binary_cross_entropy")
@@ -40,10 +40,10 @@ class BinaryCrossEntropy(nn.Module):
     Args:
         target: `label`: `label_B` is multi-hot [B, K], -1 where unknown (Pascal VOC's difficult
             objects); `tags`: the image has its tags and no other class, so that an image without
-            tags is a negative of every class.
+            tags is a negative of every class. Only `tags` goes with classes that are sharded.
 
     Raises:
-        ConfigError: target is `label`, but the labels are class ids.
+        ConfigError: target is `label`, but the labels are class ids or the classes are sharded.
     """
 
     def __init__(self, target: Literal["label", "tags"] = "label"):
@@ -51,19 +51,18 @@ class BinaryCrossEntropy(nn.Module):
         self.needs = (target,)
 
     def forward(self, outputs: Any, batch: Batch) -> Tensor:
-        heads = scores_of(outputs, "binary_cross_entropy")
-        with full_precision(heads[0]):
-            totals, counts = zip(*[self._sum(z_VBK, batch) for z_VBK in heads])
+        totals, counts = zip(*self._sums(outputs, batch))
         return torch.stack([mean_over_all(t, n) for t, n in zip(totals, counts)]).mean()
 
-    def _sum(self, z_VBK: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _sums(self, outputs: Any, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        name, label = "binary_cross_entropy", batch.label_B
         if self.needs == ("tags",):
-            assert batch.tags is not None
-            return bce_of_tags(z_VBK, batch.tags)
-        assert batch.label_B is not None
-        if batch.label_B.ndim != 2:
+            tags = cast(Tags, batch.tags)
+            return [bce_of_tags(z, tags) for z in logits_of(outputs, name)]
+        assert label is not None
+        if label.ndim != 2:
             raise ConfigError(
                 "loss: binary_cross_entropy needs multi-hot labels, but the source gives class ids;"
                 " take cross_entropy, or set target: tags"
             )
-        return bce_of_labels(z_VBK, batch.label_B)
+        return [bce_of_labels(z_VBK, label) for z_VBK in scores_of(outputs, name)]

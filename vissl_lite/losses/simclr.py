@@ -1,15 +1,21 @@
-"""Legend: V crops, B images of this process, D columns, N = V * B rows, M rows of all processes."""
+"""Legend: V crops, B images of this process, D columns, N = V * B rows, M rows of all processes.
+
+n: rows of a block.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch
 from vissl_lite.layers.precision import at_least_fp32, full_precision
 from vissl_lite.parallel.collectives import gather_with_grad, rank, world_size
+
+ROWS = 512  # of the similarities that are in memory at a time
 
 
 def nt_xent(z_VBD: Tensor, temperature: float) -> Tensor:
@@ -21,23 +27,33 @@ def nt_xent(z_VBD: Tensor, temperature: float) -> Tensor:
 
     The images of all processes are negatives, and their gradient goes back to where they came
     from. With two crops this is equation 1 of the SimCLR paper; with more, the other crops of
-    the same image are never negatives of each other.
+    the same image are never negatives of each other. Only `ROWS` rows of s exist at a time; the
+    backward pass computes them again.
     """
     crops, images, _ = z_VBD.shape
     z_VBD = F.normalize(z_VBD, dim=-1)
-    s_NM = z_VBD.flatten(0, 1) @ gather_with_grad(z_VBD.flatten(0, 1)).T / temperature
-    negatives_N = s_NM.masked_fill(_same_image(crops, images, s_NM.device), -torch.inf).logsumexp(1)
+    negatives_N = log_negatives(z_VBD.flatten(0, 1), images, temperature)
     s_VVB = torch.einsum("ibd,jbd->ijb", z_VBD, z_VBD) / temperature
     loss_VVB = -F.logsigmoid(s_VVB - negatives_N.view(crops, 1, images))
-    self_VV1 = torch.eye(crops, dtype=torch.bool, device=s_NM.device)[..., None]
+    self_VV1 = torch.eye(crops, dtype=torch.bool, device=z_VBD.device)[..., None]
     return loss_VVB.masked_fill(self_VV1, 0).sum() / (crops * (crops - 1) * images)
 
 
-def _same_image(crops: int, images: int, device: torch.device) -> Tensor:
-    """[N, M]: whether a row of this process and a row of any process show the same image."""
-    image_WVB = torch.arange(world_size() * images, device=device).view(-1, 1, images)
-    image_WVB = image_WVB.expand(-1, crops, -1)
-    return image_WVB[rank()].reshape(-1, 1) == image_WVB.reshape(1, -1)
+def log_negatives(z_ND: Tensor, images: int, temperature: float) -> Tensor:
+    """[N]: log sum_k exp s(i, k) over the crops k, of all processes, that show another image."""
+    z_MD, n_N = gather_with_grad(z_ND), torch.arange(len(z_ND), device=z_ND.device)
+    n_M = torch.arange(len(z_MD), device=z_ND.device)
+    image_M = n_M // len(z_ND) * images + n_M % images  # crop-major within each process
+    image_N = rank() * images + n_N % images
+
+    def of_rows(z_nD: Tensor, image_n: Tensor) -> Tensor:
+        s_nM = z_nD @ z_MD.T / temperature
+        return s_nM.masked_fill(image_n[:, None] == image_M, -torch.inf).logsumexp(1)
+
+    blocks = list(zip(z_ND.split(ROWS), image_N.split(ROWS)))
+    if len(blocks) == 1:
+        return of_rows(*blocks[0])
+    return torch.cat([checkpoint(of_rows, *block, use_reentrant=False) for block in blocks])
 
 
 @LOSSES.register("simclr")
