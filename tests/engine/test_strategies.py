@@ -6,10 +6,32 @@ from pathlib import Path
 import pytest
 import torch
 from distributed import run_ranks
+from torch import nn
+from torch.nn import functional as F
 from training import SMALL, composed, records, trained
 
+from vissl_lite import LOSSES
 from vissl_lite.config import check
 from vissl_lite.parallel.shards import whole
+from vissl_lite.plugins import load_entries
+
+
+class FollowTheTeacher(nn.Module):
+    """Stands for the losses that ask for an EMA teacher."""
+
+    needs, needs_teacher = (), True
+
+    def __init__(self, *, embed_dim: int):
+        super().__init__()
+
+    def forward(self, outputs, batch):
+        student, teacher = (F.normalize(o.embedding, dim=-1) for o in (outputs, outputs.teacher))
+        return (student - teacher.flip(0)).square().sum(-1).mean()
+
+
+load_entries()
+if "follow_the_teacher" not in LOSSES:
+    LOSSES.register("follow_the_teacher")(FollowTheTeacher)
 
 STRATEGIES = ("reference_ddp", "ddp", "zero2", "zero3", "hsdp")
 CHECKPOINTING = ("none", "selective", "block")
@@ -21,6 +43,12 @@ MULTI = (
     " {size: 16, count: 2, transforms: [random_resized_crop]}]"
 )
 MLP = "{name: mlp, hidden: [32], out_dim: 16}"
+TAGS = [
+    "++data.source={name: digits_tags}",
+    "loss=hashtag_softmax",
+    "++heads=[linear]",
+    "++data.views=[{size: 32, transforms: [random_resized_crop]}]",
+]
 TRUNKS = {
     "resnet50 swav": {"name": "resnet", "depth": 50, "stem": "cifar", "width_multiplier": 0.125},
     "regnet_y simclr": {
@@ -37,6 +65,7 @@ TRUNKS = {
         "width_per_group": 32,
         "width_multiplier": 0.125,
     },
+    "vit classes": {"name": "vit", "size": "tiny", "patch_size": 8, "image_size": 16},
     "vit simclr": {"name": "vit", "size": "tiny", "patch_size": 8, "image_size": 16},
 }
 WORDS = {
@@ -46,12 +75,8 @@ WORDS = {
         MULTI,
     ],
     "regnet_y simclr": [TWO],
-    "resnext hashtag": [
-        "++data.source={name: digits_tags}",
-        "loss=hashtag_softmax",
-        "++heads=[linear]",
-        "++data.views=[{size: 32, transforms: [random_resized_crop]}]",
-    ],
+    "resnext hashtag": TAGS,
+    "vit classes": ["loss=cross_entropy", "++heads=[linear]", TWO],
     "vit simclr": [TWO],
 }
 
@@ -94,6 +119,7 @@ def assert_alike(found, expected, rel):
         torch.testing.assert_close(found[1][name], t, rtol=rel, atol=rel, msg=name)
 
 
+FOUR = ("resnet50 swav", "regnet_y simclr", "resnext hashtag", "vit simclr")
 EXACT = [  # each value at least once; every combination: benchmarks/strategies.py
     ("reference_ddp", "none", "fp64"),
     ("zero3", "none", "fp64"),
@@ -120,7 +146,7 @@ def default_dtype():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("model", TRUNKS)
+@pytest.mark.parametrize("model", FOUR)
 def test_strategies_and_checkpointing_equal_one_process(model):
     """SyncBN over two processes, against one process and the same global batch: float64, 1e-6.
 
@@ -132,7 +158,7 @@ def test_strategies_and_checkpointing_equal_one_process(model):
         assert_alike(found, alone, rel=1e-6)
 
 
-@pytest.mark.parametrize("model", TRUNKS)
+@pytest.mark.parametrize("model", ["regnet_y simclr", "vit simclr"])
 def test_half_precision_is_alike_across_strategies(model):
     """Checkpointing changes nothing. Shards round norm weights too: losses within 5 %."""
     found = dict(zip(HALF, run_ranks(cells, 2, model, HALF, timeout=300)[0]))
@@ -141,3 +167,45 @@ def test_half_precision_is_alike_across_strategies(model):
         if strategy != "reference_ddp":
             assert_alike(result, found["zero3", "none", precision], rel=0)
         assert result[0] == pytest.approx(found["reference_ddp", "none", precision][0], rel=0.05)
+
+
+SETTINGS = {
+    "large convolutions are units of their own": (
+        "regnet_y simclr",
+        ["zero3", "ddp"],
+        ["++memory.split_above=300"],
+    ),
+    "gradients of two micro-batches": (  # without BatchNorm, which sees each for itself
+        "vit classes",
+        ["reference_ddp", "zero3", "zero2", "hsdp"],
+        ["++train.accumulate=2"],
+    ),
+    "classes are spread over the processes": (
+        "resnext hashtag",
+        ["ddp", "zero3"],
+        ["++heads=[{name: linear, shard_classes: true}]"],
+    ),
+    "a teacher follows": (
+        "regnet_y simclr",
+        ["reference_ddp", "zero3", "hsdp"],
+        ["loss=follow_the_teacher", "++teacher_momentum=0.5"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_other_settings_equal_one_process_too(case):
+    model, strategies, words = SETTINGS[case]
+    alone = cell(0, 1, model, "auto", "none", "fp64", *words)
+    combinations = [(strategy, "block", "fp64") for strategy in strategies]
+    results = run_ranks(cells, 2, model, combinations, *words, timeout=300)[0]
+    for strategy, found in zip(strategies, results):
+        print(strategy)
+        assert_alike(found, alone, rel=1e-6)
+
+
+def test_hsdp_on_four_processes():
+    alone = cell(0, 1, "regnet_y simclr", "auto", "none", "fp64")
+    combinations = [("hsdp", "selective", "fp64"), ("zero3", "block", "fp64")]
+    for found in run_ranks(cells, 4, "regnet_y simclr", combinations, timeout=300)[0]:
+        assert_alike(found, alone, rel=1e-6)

@@ -1,0 +1,87 @@
+"""Every strategy x checkpointing x precision x model on 2 and 4 processes, ten steps each.
+
+    python benchmarks/strategies.py [--processes 2 4] [--models MODEL ...] [--json FILE]
+
+A cell is right when its losses equal those of one process on the same global batch (SyncBN over all
+processes). fp64 and fp32: largest relative difference; bf16 and fp16: the same against the first
+cell of their precision. The models are those of tests/engine/test_strategies.py. Prints a table;
+its last result is in docs/scale.md.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "engine"))
+
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+
+
+def measure(model: str, world: int) -> list[dict]:
+    import test_strategies as t
+    from distributed import run_ranks
+
+    t.STEPS = 10
+    cells = list(itertools.product(t.STRATEGIES, t.CHECKPOINTING, PRECISIONS))
+    start, rows = time.perf_counter(), []
+    alone = {p: t.cell(0, 1, model, "auto", "none", p) for p in PRECISIONS}
+    for found, (strategy, checkpointing, precision) in zip(
+        run_ranks(t.cells, world, model, cells, timeout=3600)[0], cells
+    ):
+        losses, expected = found[0], alone[precision][0]
+        rows.append(
+            {
+                "model": model,
+                "processes": world,
+                "strategy": strategy,
+                "checkpointing": checkpointing,
+                "precision": precision,
+                "steps": len(losses),
+                "loss": max(abs(a - b) / abs(b) for a, b in zip(losses, expected)),
+                "weights": max(
+                    (found[1][k] - t).abs().max().item() for k, t in alone[precision][1].items()
+                ),
+                "names_equal": list(found[1]) == list(alone[precision][1]),
+            }
+        )
+    print(f"{model}, {world} processes: {time.perf_counter() - start:.0f} s", flush=True)
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: the largest difference of each strategy and precision, over all checkpointing."""
+    lines = ["| model | processes | strategy | " + " | ".join(PRECISIONS) + " | names |"]
+    lines.append("|---" * (4 + len(PRECISIONS)) + "|")
+    for key, group in itertools.groupby(
+        rows, key=lambda r: (r["model"], r["processes"], r["strategy"])
+    ):
+        members = list(group)
+        worst = [
+            f"{max(r['loss'] for r in members if r['precision'] == p):.0e}" for p in PRECISIONS
+        ]
+        equal = "equal" if all(r["names_equal"] for r in members) else "DIFFER"
+        lines.append("| " + " | ".join([*map(str, key), *worst, equal]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    import test_strategies as t
+
+    models = args.models or t.FOUR
+    rows = [row for m in models for world in args.processes for row in measure(m, world)]
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
