@@ -1,0 +1,133 @@
+"""What `vissl-lite bench step` is told besides the config of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from vissl_lite import LOSSES
+from vissl_lite.config import Config, Train
+from vissl_lite.engine.build import build_source
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.parallel.collectives import on_rank_zero
+
+Images = Literal["auto", "source", "synthetic", "resident"]
+IMAGES: tuple[Images, ...] = ("auto", "source", "synthetic", "resident")
+PROFILED = 3  # steps under torch.profiler, after the measured ones
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the measurement.
+
+    Attributes:
+        steps: measured.
+        warmup: steps before, whose time is not that of the others: compilation, allocation.
+        images: "source", the recipe's; "synthetic", noise in its place; "auto", the recipe's where
+            it can be opened; "resident", one batch of noise that is on the device all the time, so
+            that data costs nothing.
+        trace: file for Perfetto, .json or .json.gz.
+        json: file for the results.
+    """
+
+    steps: int = 20
+    warmup: int = 5
+    images: Images = "auto"
+    trace: Path | None = None
+    json: Path | None = None
+
+    @property
+    def all_steps(self) -> int:
+        return self.warmup + self.steps + PROFILED
+
+
+def split_words(words: Sequence[str]) -> tuple[Settings, list[str]]:
+    """The settings among the words of a command line, and the words that are for the training.
+
+    Raises:
+        ConfigError: with every setting that is wrong.
+    """
+    problems: list[str] = []
+    given: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in READERS:
+            rest.append(word)
+            continue
+        try:
+            given[key] = READERS[key](value)
+        except ValueError as error:
+            problems.append(f"bench step: {key}={value}: {error}")
+    if problems:
+        raise ConfigError(*problems)
+    return Settings(**given), rest
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError("needs a whole number of at least 1")
+    return int(value)
+
+
+def _images(value: str) -> Images:
+    if value not in IMAGES:
+        raise ValueError(f"unknown{did_you_mean(value, IMAGES)}; there are {', '.join(IMAGES)}")
+    return cast(Images, value)
+
+
+def _json_file(value: str) -> Path:
+    path = Path(value)
+    if not path.name.endswith((".json", ".json.gz")):
+        raise ValueError("the file's name must end in .json, of a trace also in .json.gz")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {path.absolute().parent}")
+    return path
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "steps": _count,
+    "warmup": _count,
+    "images": _images,
+    "trace": _json_file,
+    "json": _json_file,
+}
+
+
+def for_measuring(config: Config, settings: Settings) -> tuple[Config, list[str]]:
+    """The config of a training that is long enough, writes nothing and has images; and notes.
+
+    Hooks and loggers are left out: what they cost depends on how often they act.
+    """
+    epochs = max(config.train.epochs, settings.all_steps)  # an epoch has at least one step
+    train = cast(Train, replace(config.train, epochs=epochs, max_steps=None))
+    config = replace(config, train=train, hooks={}, loggers={}, resume=False)
+    if settings.images == "source":
+        return config, []
+    missing = on_rank_zero(lambda: _missing(config)) if settings.images == "auto" else "as asked"
+    if missing is None:
+        return config, []
+    source = _stand_in(config)
+    note = f"images of source {source['name']!r}: {missing}"
+    return replace(config, data=replace(config.data, source=source)), [note]
+
+
+def _missing(config: Config) -> str | None:
+    try:
+        build_source(config)
+    except ConfigError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _stand_in(config: Config) -> dict[str, Any]:
+    """Noise a seventh larger than the largest crop, as 256 pixels are to 224; images with tags for
+    a loss that needs them."""
+    loss = LOSSES.check(config.loss, "loss")
+    needs = (*getattr(LOSSES[config.loss["name"]], "needs", ()), loss.get("target"))
+    if "tags" in needs:
+        return {"name": "digits_tags"}
+    size = max(group.size for group in config.data.views) * 8 // 7
+    return {"name": "synthetic", "size": size, "n": 1_000_000_000}
