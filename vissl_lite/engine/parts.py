@@ -68,7 +68,7 @@ class Parts:
 
     def _build_model(self) -> None:
         config = self.config
-        self.strategy = choose_strategy(config, self.device)
+        self.strategy, self.checkpointing = choose_strategy(config, self.device)
         self.sharded = self.strategy in SHARDED
         host = self.device if self.device.type == "meta" else torch.device("cpu")
         torch.manual_seed(config.seed)  # the same weights for every strategy and number of ranks
@@ -109,8 +109,7 @@ class Parts:
 
     def _parallelize(self) -> None:
         config, model = self.config, self.model
-        checkpointing = config.memory.activation_checkpointing
-        wrap.checkpoint_units(model, "none" if checkpointing == "auto" else checkpointing)
+        wrap.checkpoint_units(model, self.checkpointing)
         if config.parallel.sync_bn != "off" and is_distributed():
             size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
             convert_sync_batchnorm(model, size)
@@ -124,6 +123,9 @@ class Parts:
             precision = self.numerics.precision
             self.numerics = numerics.choose(precision, "auto", model, views, self.device)
         numerics.apply_layout(model, self.numerics)
+        if self.strategy is not None or self.checkpointing != "none":
+            spread = f"strategy {self.strategy or 'none, one process'}"
+            self.notes.append(f"{spread}, activation checkpointing {self.checkpointing}")
         self.notes.append(
             f"precision {self.numerics.precision}, {self.numerics.memory_format}"
             f" ({self.numerics.reason})"

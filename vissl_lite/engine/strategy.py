@@ -6,35 +6,53 @@ import torch
 
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import is_distributed
+from vissl_lite.layers.unit import Checkpointing
+from vissl_lite.parallel.collectives import is_distributed, on_rank_zero, world_size
 from vissl_lite.parallel.mesh import SHARDED, Strategy
+from vissl_lite.parallel.process import join_single_group
 
 
-def choose_strategy(config: Config, device: torch.device) -> Strategy | None:
-    """The strategy of `parallel.strategy`; None for one process whose model is not wrapped.
+def choose_strategy(config: Config, device: torch.device) -> tuple[Strategy | None, Checkpointing]:
+    """What `parallel.strategy` and `memory.activation_checkpointing` say, or what `auto` becomes.
+
+    The strategy is None for one process whose model is not wrapped. All ranks call it together.
 
     Raises:
         ConfigError: with every combination of settings that does not exist.
     """
-    strategy = _chosen(config)
+    strategy, checkpointing = _chosen(config, device)
     problems = refused(config, strategy, device)
     if problems:
         raise ConfigError(*problems)
     if device.type == "meta":
-        return None
+        return None, checkpointing
     if strategy is not None and not is_distributed():
-        from vissl_lite.parallel.process import join_single_group
-
         join_single_group()
-    return strategy
+    return strategy, checkpointing
 
 
-def _chosen(config: Config) -> Strategy | None:
-    if config.parallel.strategy != "auto":
-        return config.parallel.strategy
-    if not is_distributed():
-        return None
-    return "ddp" if shards_classes(config) else "reference_ddp"
+def _chosen(config: Config, device: torch.device) -> tuple[Strategy | None, Checkpointing]:
+    strategy, checkpointing = _planned(config, device)
+    if config.parallel.strategy == "auto" and not is_distributed():
+        return None, checkpointing
+    if (
+        strategy == "reference_ddp"
+        and config.parallel.strategy == "auto"
+        and shards_classes(config)
+    ):
+        return "ddp", checkpointing
+    return strategy, checkpointing
+
+
+def _planned(config: Config, device: torch.device) -> tuple[Strategy, Checkpointing]:
+    """Asks the planner, on rank 0."""
+    from vissl_lite.plan.suggest import suggest  # imports much that a small run never needs
+
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        name = torch.cuda.get_device_name(device)
+        return on_rank_zero(lambda: suggest(config, world_size(), total, name))
+    return suggest(config, world_size(), 0, "cpu")
 
 
 def shards_classes(config: Config) -> bool:

@@ -97,7 +97,7 @@ def shard(
     for net in filter(None, (model.teacher, model)):
         own = _shard_classes(net, mesh.device_type)
         plain_heads = [h for h in net.heads if not getattr(h, "scorer", False)]
-        for unit in (*_large(net, split_above), *units_of(net), *plain_heads):
+        for unit in (*large_convolutions(net, split_above), *units_of(net), *plain_heads):
             fully_shard(unit, mp_policy=low, reshard_after_forward=not keep_weights, **common)
         fully_shard(net, mp_policy=root, ignored_params=own, **common)
         register_fsdp_forward_method(net, "layer_features")
@@ -121,7 +121,7 @@ def _shard_classes(model: Any, device_type: str) -> set[nn.Parameter]:
     return {p for head in heads for p in head.own_parameters}
 
 
-def _large(model: Any, split_above: int | None) -> list[nn.Module]:
+def large_convolutions(model: Any, split_above: int | None) -> list[nn.Module]:
     if split_above is None:
         return []
     parts = [module for unit in units_of(model) for module in unit.modules()]

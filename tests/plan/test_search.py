@@ -1,0 +1,126 @@
+"""Cells, what fits, what is named, and mistakes."""
+
+from dataclasses import replace
+
+import pytest
+from plan.small_plans import regnet_swav
+
+from vissl_lite.errors import ConfigError
+from vissl_lite.plan.devices import DEVICES
+from vissl_lite.plan.search import between, make_plan
+from vissl_lite.plan.subject import Subject, optimizer_ratios
+
+DEVICE = DEVICES["a100-80gb"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISSL_LITE_CACHE", str(tmp_path_factory.mktemp("plans")))
+        return make_plan(regnet_swav(), 16, "a100-80gb", DEVICE, [4, 8])
+
+
+def test_every_cell_once(plan):
+    found = {(c.strategy, c.checkpointing, c.batch) for c in plan.cells}
+    assert len(found) == len(plan.cells) == 5 * 3 * 2
+
+
+def test_more_sharding_takes_less(plan):
+    peak = {(c.strategy, c.checkpointing): c.cost.peak for c in plan.cells if c.batch == 8}
+    for mode in ("none", "selective", "block"):
+        order = [peak[s, mode] for s in ("ddp", "hsdp", "zero3")]
+        assert order == sorted(order, reverse=True)
+        assert peak["zero2", mode] >= peak["zero3", mode]
+    for strategy in ("reference_ddp", "ddp", "zero3"):
+        assert peak[strategy, "none"] > peak[strategy, "selective"] > peak[strategy, "block"]
+
+
+def test_sharded_state_is_its_part_of_the_whole(plan):
+    """Momentum and weights: 8 bytes a parameter over 16 ranks; rows divide but for few."""
+    cell = next(c for c in plan.cells if c.strategy == "zero3")
+    state = cell.cost.parts["parameters"] + cell.cost.parts["optimizer"]
+    assert 8 * plan.parameters / 16 <= state < 1.2 * 8 * plan.parameters / 16
+
+
+def test_the_simplest_of_equals_is_named(plan):
+    assert plan.best is not None
+    assert plan.best.fits
+    assert f"parallel.strategy={plan.best.strategy}" in plan.sentence()
+    assert f"train.batch_size={16 * plan.best.batch}" in plan.sentence()
+
+
+def test_too_small_a_gpu():
+    tiny = replace(DEVICE, memory=0.0101, reserved=0.01)
+    plan = make_plan(regnet_swav(), 16, "tiny", tiny, [4], checkpointing=["block"])
+    assert plan.best is None
+    assert plan.leanest.strategy in ("zero2", "zero3")
+    assert plan.sentence().startswith("Nothing fits into 0.0 GiB")
+
+
+def test_the_fastest_that_fits_where_memory_decides(plan):
+    peaks = sorted(c.cost.peak for c in plan.cells if c.batch == 8)
+    limit = replace(DEVICE, memory=peaks[len(peaks) // 2] / 2**30, reserved=0.0)
+    half = make_plan(regnet_swav(), 16, "half", limit, [8])
+    fitting = [c for c in half.cells if c.fits]
+    assert 0 < len(fitting) < len(half.cells)
+    assert half.best.time.step <= 1.02 * min(c.time.step for c in fitting)
+
+
+def test_one_gpu_has_no_strategy():
+    plan = make_plan(regnet_swav(), 1, "a100-80gb", DEVICE, [4])
+    assert {c.strategy for c in plan.cells} == {"single"}
+    assert "parallel.strategy" not in plan.sentence()
+    assert all(c.cost.traffic.total == 0 for c in plan.cells)
+
+
+def test_batches_between_are_interpolated():
+    """All bytes are linear in the batch but for which moment is the peak."""
+    subject = Subject(regnet_swav(), "bf16", 1)
+    low, middle, high = (subject.trace("none", b, gathered=True) for b in (4, 8, 16))
+    mixed = between(low, high, 1 / 3)
+    assert mixed.flops == pytest.approx(middle.flops)
+    assert mixed.moved == pytest.approx(middle.moved, rel=1e-3)
+    for ours, true in zip(mixed.events, middle.events):
+        assert sum(ours.live.values()) == pytest.approx(sum(true.live.values()), rel=1e-3, abs=64)
+
+
+def test_simclr_gathers_embeddings_of_all_ranks():
+    """Its logits are [2 B, 2 B W]: memory grows with the number of processes."""
+    config = regnet_swav()
+    config.loss, config.heads = {"name": "simclr"}, config.heads[:1]
+    config.data.views = config.data.views[:1]
+    few, many = (
+        Subject(config, "fp32", world).trace("none", 8, gathered=True).events for world in (2, 64)
+    )
+    assert max(sum(e.peak.values()) for e in many) > max(sum(e.peak.values()) for e in few)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "state"),
+    [("sgd", 1), ("adamw", 2), ("lars", 1), ("larc", 1)],
+)
+def test_state_of_optimizers(optimizer, state):
+    config = regnet_swav()
+    config.optimizer = {"name": optimizer}
+    assert optimizer_ratios(config, sharded=False)[0] == state
+
+
+def test_precision_of_old_gpus():
+    old = DEVICES["v100-32gb"]
+    plan = make_plan(replace(regnet_swav(), precision="auto"), 1, "v100", old, [4])
+    assert plan.precision == "fp16"
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(ConfigError, match="16 images do not divide over 3 GPUs"):
+        make_plan(regnet_swav(), 3, "a100-80gb", DEVICE)
+
+
+def test_micro_batches_that_do_not_divide():
+    with pytest.raises(ConfigError, match="into 4 micro-batches"):
+        make_plan(regnet_swav("++train.accumulate=4"), 1, "a100-80gb", DEVICE, [6])
+
+
+def test_shard_size_must_divide():
+    with pytest.raises(ConfigError, match="choose a divisor"):
+        make_plan(regnet_swav("++parallel.shard_size=3"), 16, "a100-80gb", DEVICE, [4])
