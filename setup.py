@@ -49,6 +49,7 @@ setup(
         "timm": ["timm"],
         "wandb": ["wandb"],
         "s3": ["boto3"],
+        "slurm": ["hydra-submitit-launcher==1.2.0"],
         # hydra-optuna-sweeper 1.3.0 brings optuna 2, whose storage needs these old versions
         "sweep": [
             "hydra-joblib-launcher==1.2.0",

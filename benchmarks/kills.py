@@ -101,7 +101,7 @@ def run(words: list[str], run_dir: Path, kills: int, rng: random.Random) -> list
     processes = start(*words, f"hydra.run.dir={run_dir}", cwd=run_dir.parent)
     for i in range(kills):
         before = keeper.latest()
-        if not wait_for(lambda: keeper.latest() not in (None, before), processes):
+        if not wait_for(lambda before=before: keeper.latest() not in (None, before), processes):
             sys.exit(f"kill {i}: the run ended or stood still; see {run_dir.parent}/rank-*.log")
         time.sleep(rng.uniform(0, 0.5))
         way = WAYS[i % len(WAYS)]

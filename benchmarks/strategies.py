@@ -76,11 +76,13 @@ def main() -> None:
     args = parser.parse_args()
     import test_strategies as t
 
-    models = args.models or t.FOUR
-    rows = [row for m in models for world in args.processes for row in measure(m, world)]
-    print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+    rows = []
+    for model, world in itertools.product(args.models or t.FOUR, args.processes):
+        found = measure(model, world)
+        print(table(found), flush=True)
+        rows += found
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,21 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+
+from vissl_lite.overrides import only_chosen
+from vissl_lite.plugins import load_entries
+
+load_entries()
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -24,6 +31,7 @@ TINY = [
     "evaluations=[]",
     "loggers=[jsonl]",
 ]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
 def vissl_lite(*words, cwd):
@@ -34,7 +42,7 @@ def vissl_lite(*words, cwd):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        env=ENV,
     )
 
 
@@ -123,6 +131,7 @@ def test_sweep_plugins(tmp_path, plugin):
             "optimizer.lr=interval(0.1,0.2)",
             "hydra.sweeper.n_trials=2",
             "hydra.sweeper.n_jobs=1",
+            "objective=loss",
         ]
     done = vissl_lite("-m", *TINY, plugin, *extra, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -200,7 +209,7 @@ def test_torchrun_shares_one_run_folder(run, tmp_path):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ENV,
     )
     assert done.returncode == 0, done.stderr
     (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
@@ -209,13 +218,198 @@ def test_torchrun_shares_one_run_folder(run, tmp_path):
     assert losses(run_dir) == pytest.approx(one, rel=1e-3)
 
 
+# ---------------------------------------------------------------- several processes
+
+LONG = [*TINY, "train.max_steps=10000"]
+
+
+def train_records(folder):
+    """Of the only run below `folder`, while it is written."""
+    files = list(folder.rglob("metrics.jsonl"))
+    lines = files[0].read_text().splitlines() if files else []
+    return [r for r in map(json.loads, lines) if r["kind"] == "train"]
+
+
+def wait_until(condition, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def started(*words, cwd, launcher=()):
+    """A command that runs meanwhile; killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, *launcher, str(ROOT / "tools/run.py"), *words],
+        cwd=cwd,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_plain_command_trains_on_several_processes_which_stop_together(tmp_path):
+    with started(*LONG, "launch.processes=2", cwd=tmp_path) as process:
+        wait_until(lambda: train_records(tmp_path), process)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "Traceback" not in output
+    (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
+    steps = [r["step"] for r in train_records(tmp_path)]
+    saved = run_dir / "checkpoints" / f"step-{steps[-1]:08d}"
+    assert json.loads((saved / "meta.json").read_text())["world_size"] == 2
+    assert "launch" not in yaml.safe_load((run_dir / "config.yaml").read_text())
+
+
+def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
+    words = [*TINY, "hooks.checkpoint.every_steps=1", "run_dir=here"]
+    first = vissl_lite(*words, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = vissl_lite(*words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [r["step"] for r in train_records(tmp_path)] == [1, 2]
+    other = vissl_lite(*words, "optimizer.lr=0.3", cwd=tmp_path)
+    assert other.returncode == 2
+    assert (
+        "run_dir: here holds a run with another config: optimizer.lr is 0.005 there and 0.3 here"
+        in other.stderr.replace(f"{tmp_path}/", "")
+    )
+
+
+def test_torchrun_restarts_go_on_in_the_same_folder(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*TINY, "train.max_steps=8", "hooks.checkpoint.every_steps=1"]
+    with started(*words, cwd=tmp_path, launcher=[*torchrun, "--max-restarts=2"]) as process:
+        wait_until(lambda: len(train_records(tmp_path)) >= 3, process)
+        os.kill(child(process.pid, "RANK=1"), signal.SIGKILL)
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
+    starts = [r for r in records(run_dir) if r["kind"] == "start"]
+    assert len(starts) == 2
+    assert starts[1]["resumed_step"] >= 2
+    assert [r["step"] for r in train_records(tmp_path)] == list(range(1, 9))
+
+
+def child(pid, variable):
+    """The child process with this in its environment."""
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+            environ = (proc / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if parent == pid and variable.encode() in environ:
+            return int(proc.name)
+    raise LookupError(variable)
+
+
+def test_a_preempted_submitit_job_saves_requeues_and_goes_on(tmp_path):
+    """Two tasks of submitit's local executor, which treats SIGUSR2 as SLURM's does."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = [*TINY, "train.max_steps=40", "hydra/launcher=submitit_local"]
+    with started(*words, "hydra.launcher.tasks_per_node=2", cwd=tmp_path) as process:
+        wait_until(lambda: len(train_records(tmp_path)) >= 2, process)
+        controller = child(process.pid, "SUBMITIT_LOCAL_NTASKS=2")
+        os.kill(child(controller, "SUBMITIT_LOCAL_GLOBALID=1"), signal.SIGUSR2)  # one is enough
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    (run_dir,) = (tmp_path / "runs" / "sweep").glob("*/0")
+    starts = [r for r in records(run_dir) if r["kind"] == "start"]
+    ends = [r for r in records(run_dir) if r["kind"] == "end"]
+    assert [r["world_size"] for r in starts] == [2, 2]
+    assert ends[0]["reason"].startswith("stopped by SIGUSR2")
+    assert starts[1]["resumed_step"] == ends[0]["step"] < 40
+    assert [r["step"] for r in train_records(tmp_path)] == list(range(1, 41))
+
+
+def test_slurm_presets(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    show = ["--cfg", "hydra", "-p", "hydra.launcher"]
+    done = vissl_lite("config=quickstart", "hydra/launcher=slurm_8nodes", *show, cwd=tmp_path)
+    launcher = yaml.safe_load(done.stdout)
+    assert (launcher["nodes"], launcher["tasks_per_node"], launcher["gpus_per_node"]) == (8, 8, 8)
+    assert launcher["_target_"].endswith("SlurmLauncher")
+    assert launcher["signal_delay_s"] >= 60
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="would submit a job")
+def test_slurm_without_slurm_is_one_sentence(tmp_path):
+    done = vissl_lite("config=quickstart", "hydra/launcher=slurm_8nodes", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no srun on this machine" in done.stderr
+
+
+# ---------------------------------------------------------------- signals, choices
+
+
+def test_sigterm_in_a_long_evaluation_saves_and_stops(tmp_path):
+    """1,797 images one by one through this trunk would take a minute."""
+    words = [*TINY[:-3], "hooks=[evaluate,checkpoint]", "loggers=[jsonl]", "labelled.batch_size=1"]
+    words += ["hooks.evaluate.at_start=false", "trunk.width_multiplier=1"]
+    with started(*words, cwd=tmp_path) as process:
+        wait_until(lambda: len(train_records(tmp_path)) == 2, process)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        output, _ = process.communicate(timeout=100)
+    assert time.monotonic() - sent < 20
+    assert process.returncode == 128 + signal.SIGTERM, output
+    (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
+    notes = [r["text"] for r in records(run_dir) if r["kind"] == "note"]
+    assert "evaluation of step 2 given up: stopped by SIGTERM" in notes
+    assert (run_dir / "checkpoints" / "step-00000002" / "meta.json").is_file()
+
+
+def test_a_choice_leaves_out_what_the_recipe_sets_by_key(run):
+    """quickstart sets hooks.evaluate and evaluations.knn by key, which brought them back."""
+    _, run_dir = run
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert list(saved["hooks"]) == ["checkpoint"]
+    assert saved["evaluations"] == {}
+    assert list(saved["loggers"]) == ["jsonl"]
+
+
+def test_an_entry_with_a_key_of_its_own_stays():
+    tree = {"hooks": {"checkpoint": {}, "evaluate": {}, "probe": {}}, "evaluations": {"knn": {}}}
+    words = ["hooks=[checkpoint]", "++hooks.probe.lr=0.1", "++train.epochs=3"]
+    assert only_chosen(tree, words) == {
+        "hooks": {"checkpoint": {}, "probe": {}},
+        "evaluations": {"knn": {}},
+    }
+    assert only_chosen(tree, ["evaluations=[]"]) == {**tree, "evaluations": {}}
+    assert only_chosen(tree, ["hooks=[somebodys_preset]"]) == tree
+
+
+def test_choices_of_a_saved_config(run):
+    cwd, run_dir = run
+    words = [f"config={run_dir / 'config.yaml'}", "loggers=[]", "hooks=[]", "train.max_steps=1"]
+    done = vissl_lite(*words, "run_dir=silent", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert not (cwd / "silent" / "metrics.jsonl").exists()
+    assert not (cwd / "silent" / "checkpoints").exists()
+    done = vissl_lite(f"resume={run_dir}", "hooks=[prob]", cwd=cwd)
+    assert done.returncode == 2
+    assert "unknown hook 'prob'; did you mean 'probe'?" in done.stderr
+    assert only_chosen({"hooks": {"a": {}}}, ["hooks=[probe]"]) == {"hooks": {"probe": {}}}
+
+
 def test_ctrl_c_is_no_success(tmp_path):
     """VISSL swallowed Ctrl-C and ended with "All Done!"."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "tools/run.py"), *TINY, "train.max_steps=10000"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ENV,
     )
     while process.poll() is None and not list(tmp_path.rglob("metrics.jsonl")):
         time.sleep(0.05)

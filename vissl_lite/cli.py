@@ -1,57 +1,96 @@
-"""The command line: `vissl-lite config=RECIPE [key=value ...]` and `vissl-lite list`.
+"""The command line: `vissl-lite config=RECIPE [key=value ...]`, `list`, `plan`, `bench step`.
 
 `python tools/run.py ...` is the same. Everything of Hydra works: `-m`, `--help`, `--cfg job`, TAB
-completion. What the user got wrong is printed as one block, with exit code 2.
+completion. What the user got wrong is printed as one block, with exit code 2. A run that wants
+several processes on this machine starts them itself (docs/launch.md).
 """
 
+import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vissl_lite import REGISTRIES, listing
-from vissl_lite.config import check
+from vissl_lite import listing
+from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import save_config
+from vissl_lite.engine.tensor_files import SaveFailed
 from vissl_lite.errors import ConfigError, NonFiniteLoss, did_you_mean
-from vissl_lite.parallel.process import join_group, launched_rank, launched_world_size, leave_group
-from vissl_lite.plugins import (
-    config_dir,
-    config_folders,
-    load_entries,
-    recipes,
-    register_with_hydra,
+from vissl_lite.overrides import from_file, hydra_arguments, is_sweep, only_chosen
+from vissl_lite.parallel import launch
+from vissl_lite.parallel.agreement import (
+    check_agreement,
+    epitaph,
+    flat,
+    is_communication,
+    leave_note,
+    say_once,
+    shortened,
 )
-from vissl_lite.schema import plain
+from vissl_lite.parallel.launch import Launch, ProcessFailed
+from vissl_lite.parallel.process import (
+    adopt_launcher,
+    attempt_store,
+    join_group,
+    launched_rank,
+    launched_world_size,
+    leave_group,
+    may_restart,
+)
+from vissl_lite.parallel.signals import shield_workers
+from vissl_lite.parallel.watchdog import Watchdog
+from vissl_lite.plugins import config_dir, load_entries, register_with_hydra
+from vissl_lite.schema import conform, plain
 
 USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def main() -> None:
     """Entry point of `vissl-lite` and `tools/run.py`."""
-    user_wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    inherited = launch.FROM_PARENT in os.environ
+    user_wants_traceback = "HYDRA_FULL_ERROR" in os.environ and not inherited
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us
     try:
         sys.exit(_command(sys.argv[1:]))
-    except USER_ERRORS as error:
+    except Exception as error:
         if user_wants_traceback:
             raise
-        print(block(error), file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteLoss as error:
-        print(f"training stopped: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         leave_group()
+
+
+def report(error: Exception) -> int:
+    """Prints what the user has to know of an error, once for all ranks; returns the exit code."""
+    if isinstance(error, USER_ERRORS):
+        text, code = block(error), launch.EXIT_CONFIG
+    elif isinstance(error, (NonFiniteLoss, SaveFailed)):
+        text, code = f"training stopped: {error}", 1
+    elif isinstance(error, ProcessFailed):
+        text, code = error.message, error.code
+    elif is_communication(error):
+        text, code = epitaph(error), launch.EXIT_OTHER_RANK
+    else:
+        text, code = "".join(traceback.format_exception(error)).rstrip(), 1
+    if code != launch.EXIT_OTHER_RANK:
+        leave_note(error)
+    if text and say_once(text):
+        print(text, file=sys.stderr, flush=True)
+    return code
 
 
 def block(error: Exception) -> str:
@@ -74,6 +113,8 @@ def _in_our_words(error: Exception) -> str:
     """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name.startswith("submitit"):
+            return 'hydra/launcher: SLURM jobs need submitit; pip install "vissl-lite[slurm]"'
         options = error.options or []
         close = did_you_mean(name, options) or ";"
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
@@ -85,28 +126,46 @@ def _command(args: list[str]) -> int:
     if args[:1] == ["list"]:
         listing.print_listing(args[1:])
         return 0
+    if args[:1] == ["plan"]:
+        from vissl_lite.plan.command import main as plan
+
+        plan(args[1:])
+        return 0
+    if args[:2] == ["bench", "step"]:
+        from vissl_lite.profile.command import main as bench_step
+
+        return bench_step(args[2:])
     if "--help" in args or "-h" in args:
         listing.print_help()
         return 0
+    if args[:1] == ["rank"]:
+        return _rank(Path(args[1]))
     return _run_hydra(args)
+
+
+# ---------------------------------------------------------------- the process that was called
 
 
 def _run_hydra(args: list[str]) -> int:
     register_with_hydra()
-    join_group()
+    adopt_launcher()
+    _let_children_import_us()
     sys.argv[1:] = hydra_arguments(args)
     exit_code, failed = 0, None
 
     def task(config: DictConfig) -> float | None:
         nonlocal exit_code, failed
         load_entries()  # a launcher's child process starts with empty registries
+        adopt_launcher()
         try:
-            result, exit_code = run(config)
-        except USER_ERRORS as error:
+            result, exit_code = run(config, args)
+        except Exception as error:
             if is_sweep(args):
                 raise  # Hydra says which job it was
             failed = error
             return None
+        if exit_code and is_sweep(args):
+            sys.exit(exit_code)  # a signal stops the sweep, not only this job
         return result
 
     # without a path Hydra would take our packages (heads, hooks) for config groups
@@ -116,132 +175,134 @@ def _run_hydra(args: list[str]) -> int:
     return exit_code
 
 
-def is_sweep(args: list[str]) -> bool:
-    return "-m" in args or "--multirun" in args or any(a.startswith("sweep=") for a in args)
+def _let_children_import_us() -> None:
+    """Launchers start Python anew, which does not know the folder of a bare checkout."""
+    package = str(Path(__file__).resolve().parents[1])
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if package not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, *known]))
 
 
-def run(config: DictConfig) -> tuple[float | None, int]:
-    """Trains and evaluates one composed config.
+def run(config: DictConfig, args: list[str]) -> tuple[float | None, int]:
+    """Trains and evaluates one composed config, in this process or in several that it starts.
+
+    Args:
+        args: the command line.
 
     Returns:
         The value of `objective`, which sweeps optimise, and the exit code.
     """
-    checked = check(config)
+    job = HydraConfig.get()
+    tree = only_chosen(plain(config), args if from_file(args) else job.overrides.task)
+    how = _launch(tree.pop("launch", {}))
+    checked = check(tree)
     if checked.recipe is None:
         raise ConfigError(
             "config: no recipe given; try config=quickstart, or see the list: vissl-lite --help"
         )
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if checked.dry_run:
+    run_dir = Path(job.runtime.output_dir)
+    named = any(word.startswith("run_dir=") for word in args)
+    if not checked.resume and (named or may_restart()):
+        tree["resume"] = _is_same_run(tree, run_dir)
+    processes = launch.processes_to_start(how, checked.device)
+    if processes > 1:
+        return _run_ranks(tree, run_dir, how, processes)
+    return train(tree, run_dir, how)
+
+
+def _launch(given: Any) -> Launch:
+    how, problems = conform(given, Launch, "launch")
+    if problems:
+        raise ConfigError(*problems)
+    return how
+
+
+def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
+    """Whether the folder holds this run already: the same command has been started again.
+
+    Raises:
+        ConfigError: it holds a run with another config.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        return False
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    own, there = flat(tree), flat(saved)
+    keys = sorted((own.keys() | there.keys()) - {"resume", "defaults"})
+    for key in keys:
+        if own.get(key) != there.get(key):
+            values = shortened(there.get(key)), shortened(own.get(key))
+            raise ConfigError(
+                f"run_dir: {run_dir} holds a run with another config: {key} is {values[0]} there"
+                f" and {values[1]} here; take another folder, or go on with resume={run_dir}"
+            )
+    return True
+
+
+def _run_ranks(
+    tree: dict[str, Any], run_dir: Path, how: Launch, processes: int
+) -> tuple[float | None, int]:
+    """The same in processes of this machine; the composed config goes to them by a file."""
+    with tempfile.TemporaryDirectory(prefix="vissl_lite-") as folder:
+        job, result = Path(folder, "job.yaml"), Path(folder, "result.json")
+        body = {"config": tree, "run_dir": str(run_dir), "timeout_s": how.timeout_s}
+        job.write_text(yaml.safe_dump({**body, "result": str(result)}))
+        logs = Path(folder) if tree["dry_run"] else run_dir / "ranks"
+        command = [sys.executable, "-m", "vissl_lite", "rank", str(job)]
+        code = launch.run_processes(command, processes, logs)
+        objective = json.loads(result.read_text()) if result.is_file() else None
+    return objective, code
+
+
+def _rank(file: Path) -> int:
+    """One rank of those that `_run_ranks` starts."""
+    launch.die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    job = yaml.safe_load(file.read_text())
+    how = Launch(timeout_s=job["timeout_s"])
+    objective, code = train(job["config"], Path(job["run_dir"]), how)
+    if launched_rank() == 0:
+        Path(job["result"]).write_text(json.dumps(objective))
+    return code
+
+
+# ---------------------------------------------------------------- every process of a run
+
+
+def train(tree: dict[str, Any], run_dir: Path, how: Launch) -> tuple[float | None, int]:
+    """Trains and evaluates as one rank; all ranks call it together.
+
+    Returns:
+        The value of `objective` and the exit code.
+    """
+    config = check(tree)
+    join_group(how.timeout_s)
+    check_agreement(tree)
+    if config.dry_run:
         from vissl_lite.engine.dry_run import dry_run
 
-        dry_run(checked)
+        dry_run(config)
         return None, 0
-    if launched_rank() == 0 and not checked.resume:
-        save_config(plain(config), run_dir)
-    if checked.train.epochs == 0:
+    if launched_rank() == 0 and not config.resume:
+        save_config(tree, run_dir)
+    if launched_world_size() == 1:
+        return _train(config, run_dir, None)
+    hint = f"go on from the last checkpoint with: vissl-lite resume={run_dir}"
+    world = launched_rank(), launched_world_size()
+    with Watchdog(how.timeout_s, attempt_store("watchdog"), *world, hint) as watchdog:
+        return _train(config, run_dir, watchdog)
+
+
+def _train(config: Config, run_dir: Path, watchdog: Watchdog | None) -> tuple[float | None, int]:
+    if "SLURM_JOB_ID" in os.environ:
+        shield_workers()
+    if config.train.epochs == 0:
         from vissl_lite.engine.evaluate import evaluate_weights
 
-        return evaluate_weights(checked, run_dir).get(checked.objective), 0
+        return evaluate_weights(config, run_dir).get(config.objective), 0
     from vissl_lite.engine.trainer import Trainer
 
-    trainer = Trainer(checked, run_dir)
+    trainer = Trainer(config, run_dir)
+    if watchdog is not None:
+        watchdog.step = lambda: trainer.step
     trainer.fit()
-    return trainer.results.get(checked.objective), trainer.exit_code
-
-
-# ---------------------------------------------------------------- from our words to Hydra's
-
-
-def hydra_arguments(args: list[str]) -> list[str]:
-    """Our command line in Hydra's terms: recipes, `resume=`, and plain `key=value` that never fails
-    in Hydra, so that `check` can report every mistake at once."""
-    sweep = is_sweep(args)
-    if sweep and launched_world_size() > 1:
-        raise ConfigError(
-            "-m under torchrun would run the whole sweep once per process; sweep without it"
-        )
-    completing = "-sc" in args or "--shell-completion" in args
-    words = args if completing else [new for word in args for new in _translate(word, sweep)]
-    OmegaConf.register_new_resolver("from_run", _from_run(args), replace=True)
-    _share_start_time()
-    if launched_rank() > 0:
-        words += ["hydra.output_subdir=null", f"hydra.job.name=rank{launched_rank()}"]
-        logging.getLogger().setLevel(logging.WARNING)
-    return words
-
-
-def _translate(word: str, sweep: bool) -> list[str]:
-    key, equals, value = word.partition("=")
-    if not equals or word.startswith("-"):
-        return [word]
-    if value in ("null", "") and _is_group(key):
-        raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
-    if key == "resume":
-        return _resume(Path(value))
-    if key == "config" and value.endswith((".yaml", ".yml")):
-        return _config_file(Path(value))
-    if key == "config":
-        _check_recipe(value, sweep)
-        return [word]
-    if key[0] in "+~" or key.startswith("hydra") or (_is_group(key) and not value.startswith("{")):
-        return [word]
-    return [f"++{word}"]
-
-
-def _resume(run_dir: Path) -> list[str]:
-    if not (run_dir / "config.yaml").is_file():
-        siblings = [str(p.parent) for p in run_dir.parent.glob("*/config.yaml")]
-        raise ConfigError(
-            f"resume: {run_dir} is not a run, it has no config.yaml"
-            + did_you_mean(str(run_dir), siblings)
-            + ("" if siblings else "; give the folder that the run printed, under runs/")
-        )
-    return [*_config_file(run_dir / "config.yaml"), f"hydra.run.dir={run_dir}", "++resume=true"]
-
-
-def _config_file(file: Path) -> list[str]:
-    if not file.is_file():
-        raise ConfigError(f"config: no file {file}; a recipe's name has no ending .yaml")
-    return [f"--config-path={file.resolve().parent}", f"--config-name={file.stem}"]
-
-
-def _check_recipe(value: str, sweep: bool) -> None:
-    names = value.split(",") if sweep else [value]
-    plain = [name for name in names if name not in ("", "null") and "(" not in name]
-    if unknown := [name for name in plain if name not in recipes()]:
-        raise ConfigError(
-            *(
-                f"config: unknown recipe {name!r}{did_you_mean(name, recipes())}"
-                " (vissl-lite --help lists all)"
-                for name in unknown
-            )
-        )
-
-
-def _is_group(key: str) -> bool:
-    key = key.partition("@")[0]
-    groups = {registry.group for registry in REGISTRIES.values()}
-    return key in groups or "/" in key or any((f / key).is_dir() for _, f in config_folders())
-
-
-def _from_run(args: list[str]) -> Callable[[str], Any]:
-    """Resolver `${from_run:trunk}`: a value of the run that `init=` names."""
-    given = [word.partition("=")[2] for word in args if word.startswith("init=")]
-
-    def from_run(key: str) -> Any:
-        from vissl_lite.engine.weights import run_config
-
-        if not given:
-            raise ConfigError(f"{key}: this recipe takes it from a run; add init=DIR_OF_THE_RUN")
-        return OmegaConf.select(OmegaConf.load(run_config(Path(given[-1]))), key)
-
-    return from_run
-
-
-def _share_start_time() -> None:
-    """One timestamp for all processes, so that they agree on the run folder."""
-    from vissl_lite.parallel.collectives import broadcast_object
-
-    stamp = broadcast_object(time.strftime("%Y-%m-%d_%H-%M-%S"))
-    OmegaConf.register_new_resolver("start_time", lambda: stamp, replace=True)
+    return trainer.results.get(config.objective), trainer.exit_code

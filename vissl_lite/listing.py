@@ -18,7 +18,8 @@ try without training     vissl-lite config=quickstart dry_run=true
 sweep                    vissl-lite -m config=quickstart optimizer.lr=0.1,0.3
 go on after a stop       vissl-lite resume=runs/quickstart/DATE
 start from weights       vissl-lite config=evaluate/knn init=runs/quickstart/DATE
-several processes        torchrun --nproc-per-node=8 --no-python vissl-lite config=...
+several processes        vissl-lite config=... takes all GPUs; launch.processes=N; docs/launch.md
+on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
 TAB completion           eval "$(vissl-lite -sc install=bash)"
 Hydra's own options      vissl-lite --hydra-help
 """
@@ -53,7 +54,9 @@ def _choices() -> dict[str, list[str]]:
     choices = {r.group: r.names() for r in REGISTRIES.values() if r.group}
     for _, folder in config_folders():
         for group in sorted(p for p in folder.glob("*/") if p.name != "config"):
-            choices.setdefault(group.name, []).extend(sorted(f.stem for f in group.glob("*.yaml")))
+            presets = sorted(f.stem for f in group.glob("*.yaml"))
+            if presets:  # hydra/ has its own groups
+                choices.setdefault(group.name, []).extend(presets)
     return choices
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from distributed import run_ranks
 from training import records, small, trained
 
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
@@ -61,6 +62,76 @@ def test_the_second_ctrl_c_kills():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_every_signal_that_asks_to_stop_is_noted(name):
+    before = signal.getsignal(signal.Signals[name])
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.Signals[name])
+        assert stop.stops(at_log_step=False)
+        assert stop.reason == f"stopped by {name}"
+        stop.received = None  # SIGUSR1 and 2 would be passed on
+    assert signal.getsignal(signal.Signals[name]) is before
+
+
+def test_sigusr2_goes_on_to_submitit_when_training_has_ended():
+    told = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: told.append(number))
+    try:
+        with StopSignal():
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert told == []
+        assert told == [signal.SIGUSR2]
+        stop = StopSignal().__enter__()
+        stop.received = signal.SIGUSR2
+        stop.__exit__(ValueError)  # nothing was saved: the job must not go back as if it were
+        assert told == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+
+
+def test_nohup_stays_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _votes(rank, world, signals):
+    stop = StopSignal()
+    stop.received = signals[rank]
+    asked = [stop.stops(at_log_step=False), stop.stops(at_log_step=True)]
+    return [*asked, stop.stops(at_log_step=False)], stop.received
+
+
+@pytest.mark.parametrize(
+    ("signals", "agreed"),
+    [
+        ((None, None), None),
+        ((None, signal.SIGTERM), signal.SIGTERM),
+        ((signal.SIGTERM, signal.SIGUSR2), signal.SIGUSR2),  # rank 0 has to requeue
+    ],
+)
+def test_ranks_agree_at_a_log_step_and_stay_agreed(signals, agreed):
+    stops = agreed is not None
+    assert run_ranks(_votes, 2, signals) == [([False, stops, stops], agreed)] * 2
+
+
+def test_a_signal_during_the_vote_is_for_the_next_one(monkeypatch):
+    """A rank that stopped alone would leave the others waiting in the next step."""
+    stop = StopSignal()
+
+    def slow_vote(votes):
+        stop._note(signal.SIGTERM, None)
+        return votes.clone()
+
+    monkeypatch.setattr("vissl_lite.engine.watch.world_size", lambda: 2)
+    monkeypatch.setattr("vissl_lite.engine.watch.all_reduce_sum", slow_vote)
+    assert [stop.stops(at_log_step=True), stop.stops(at_log_step=True)] == [False, True]
 
 
 def test_speed(monkeypatch):

@@ -26,6 +26,7 @@ class Bench:
         sources: "train" and "test".
         workers: processes per rank that read images.
         note: takes sentences for the user.
+        stop_point: called before each batch of images; may raise to give up.
 
     Attributes:
         num_classes: of the labels.
@@ -42,7 +43,9 @@ class Bench:
         numerics: Numerics,
         workers: int = 0,
         note: Callable[[str], None] = lambda text: None,
+        stop_point: Callable[[], None] = lambda: None,
     ):
+        self.stop_point = stop_point
         self.model, self.labelled, self.sources, self.note = model, labelled, sources, note
         self.device, self.numerics, self.workers = device, numerics, workers
         self.num_classes: int = max(source.num_classes for source in sources.values())
@@ -73,6 +76,7 @@ class Bench:
             numerics=self.numerics,
             batch_size=self.labelled.batch_size,
             workers=self.workers,
+            stop_point=self.stop_point,
         )
         if not len(found.label_N):
             raise ConfigError(

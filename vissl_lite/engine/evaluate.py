@@ -45,9 +45,17 @@ class Evaluations:
         }
 
     def run(
-        self, model: SSLModel, numerics: Numerics, note: Callable[[str], None]
+        self,
+        model: SSLModel,
+        numerics: Numerics,
+        note: Callable[[str], None],
+        stop_point: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[str, dict[str, float]]]:
-        """(name, metrics) of one evaluation after the other; they share the features."""
+        """(name, metrics) of one evaluation after the other; they share the features.
+
+        Args:
+            stop_point: called before each batch and evaluation; may raise to give up.
+        """
         average_statistics(model)
         bench = Bench(
             model,
@@ -57,8 +65,10 @@ class Evaluations:
             numerics=numerics,
             workers=choose_workers(self.config.data.workers, self.device),
             note=note,
+            stop_point=stop_point,
         )
         for name, entry in self.entries.items():
+            stop_point()
             yield name, entry.evaluate(bench)
 
 

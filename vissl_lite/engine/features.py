@@ -6,7 +6,7 @@ Shape suffixes: N images of a source, B of a batch, D features of a layer, H, W,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +55,7 @@ def extract(
     numerics: Numerics,
     batch_size: int = 256,
     workers: int = 0,
+    stop_point: Callable[[], None] = lambda: None,
 ) -> FeatureSet:
     """Features of all labelled images of `source`, equal on all ranks; ranks call it together.
 
@@ -66,6 +67,7 @@ def extract(
         layers: trunk layers, averaged over their maps, or "embedding", the output of the last head
             that is no scorer; default: the layer that feeds the heads.
         batch_size: images per process.
+        stop_point: called before each batch, on all ranks equally often; may raise to give up.
 
     Raises:
         ConfigError: a layer that the model does not have.
@@ -78,13 +80,13 @@ def extract(
     dataset = LabelledImages(source, views)
     with evaluating(model):
         for chunk in _equally_many(dataset, batch_size, workers, device):
+            stop_point()
             label_N[chunk.broken] = BROKEN
             label_N[chunk.index_B] = chunk.label_B
             with numerics.autocast(device):
                 found = model.layer_features(chunk.images_BHWC.to(device), layers)
             for layer in layers:
                 features[layer][chunk.index_B] = found[layer].float().cpu()
-    release(model)
     return _readable(source, *_exchanged(features, label_N))
 
 
@@ -96,6 +98,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        release(model)
         for module, mode in modes:
             module.training = mode
 

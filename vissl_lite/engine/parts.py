@@ -18,6 +18,7 @@ from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.strategy import choose_strategy
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
+from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel import wrap
 from vissl_lite.parallel.collectives import is_distributed, on_rank_zero, rank, world_size
 from vissl_lite.parallel.mesh import SHARDED, Strategy, make_mesh
@@ -68,6 +69,8 @@ class Parts:
 
     def _build_model(self) -> None:
         config = self.config
+        self.strategy: Strategy | None
+        self.checkpointing: Checkpointing
         self.strategy, self.checkpointing = choose_strategy(config, self.device)
         self.sharded = self.strategy in SHARDED
         host = self.device if self.device.type == "meta" else torch.device("cpu")

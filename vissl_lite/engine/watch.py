@@ -4,57 +4,69 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import torch
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed
+from vissl_lite.parallel.collectives import all_reduce_sum, world_size
+from vissl_lite.parallel.signals import STOPS, caught, more_telling, pass_on
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying of them; the second SIGINT kills as usual.
+    """Notes signals that ask the run to stop, instead of dying of them.
+
+    These are SIGTERM, SIGINT, SIGHUP, and SIGUSR1 and SIGUSR2, which SLURM sends before the time
+    limit if asked to. The second SIGINT kills as usual. When training has ended, SIGUSR1 or SIGUSR2
+    goes on to the handler that was there before: submitit's, which puts the job back into the
+    queue.
 
     Attributes:
-        received: the first signal, or None.
+        received: the first signal on any rank, or None.
         request: why a hook wants to stop, or None; a hook asks on all ranks at the same step.
     """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.request: str | None = None
+        self._agreed = False  # of several ranks, about the signal
+        self._exits = ExitStack()
 
     def __enter__(self) -> StopSignal:
-        self._before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
+        self._exits.enter_context(caught(STOPS, self._note))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._exits.close()
+        if kind is None and self.received is not None:
+            pass_on(self.received)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = self.received or signal.Signals(number)
+        self.received = more_telling(self.received, number)
 
     def stops(self, at_log_step: bool) -> bool:
         """Whether to stop now: at once alone, with others at a log step, which waits anyway."""
-        if self.request is not None:
+        if self.request is not None or self._agreed:
             return True
-        if not is_distributed():
+        if world_size() == 1:
             return self.received is not None
-        return at_log_step and self._agreed()
+        self._agreed = at_log_step and self._vote()
+        return self._agreed
 
-    def _agreed(self) -> bool:
-        """Whether any rank has received a signal; all ranks ask at the same step."""
-        vote = torch.tensor([float(self.received is not None)])
-        if all_reduce_sum(vote).item() == 0:
-            return False
-        self.received = self.received or signal.SIGTERM
-        return True
+    def _vote(self) -> bool:
+        """Whether any rank has received a signal, which then all have; they ask together.
+
+        So rank 0, which alone can put a job back into the queue, learns what another one got.
+        """
+        votes = torch.zeros(signal.NSIG)
+        votes[self.received or 0] = 1
+        heard = [n for n in all_reduce_sum(votes).nonzero().flatten().tolist() if n]
+        for number in heard:
+            self.received = more_telling(self.received, number)
+        return len(heard) > 0  # a signal that came since the vote is for the next one
 
     @property
     def reason(self) -> str | None:

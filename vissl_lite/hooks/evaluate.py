@@ -15,7 +15,8 @@ class Evaluate(Hook):
     """Runs all `evaluations` of the config on the current model, during and after training.
 
     With every_epochs=10: after 10, 20, 30, ... epochs, and once after the last step. That labelled
-    images are missing is said before the first step. A run that is being stopped is not evaluated.
+    images are missing is said before the first step. A run that is being stopped is not evaluated;
+    a signal in the midst of it ends it after this batch of images, and its results are missing.
     `checkpoint` always comes after it, so that the checkpoint of a step knows its results.
 
     Args:
@@ -46,6 +47,19 @@ class Evaluate(Hook):
             trainer.speed.mark(trainer.step, trainer.loader.waited_s)  # no part of images/s
 
     def _evaluate(self, trainer: Trainer, evaluations: Evaluations) -> None:
-        found = evaluations.run(trainer.model, trainer.parts.numerics, trainer.journal.note)
-        for name, metrics in found:
-            trainer.log_evaluation(name, metrics)
+        def stop_point() -> None:
+            if trainer.stop.stops(at_log_step=True):
+                raise Interrupted
+
+        note = trainer.journal.note
+        try:
+            for name, metrics in evaluations.run(
+                trainer.model, trainer.parts.numerics, note, stop_point
+            ):
+                trainer.log_evaluation(name, metrics)
+        except Interrupted:
+            note(f"evaluation of step {trainer.step:,} given up: {trainer.stop.reason}", "warning")
+
+
+class Interrupted(Exception):
+    """A signal came during an evaluation."""

@@ -1,0 +1,137 @@
+"""Ranks that do not agree, and what is said of it."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed import run_ranks
+
+from vissl_lite.errors import ConfigError
+from vissl_lite.parallel import agreement
+from vissl_lite.parallel.agreement import (
+    check_agreement,
+    differences,
+    epitaph,
+    flat,
+    is_communication,
+    leave_note,
+    say_once,
+)
+
+CONFIG = {"optimizer": {"lr": 0.1}, "data": {"views": [{"size": 32}]}, "hooks": {}}
+
+
+def test_the_leaves_of_a_tree():
+    assert flat(CONFIG) == {"optimizer.lr": "0.1", "data.views": '[{"size": 32}]', "hooks": "{}"}
+    assert flat({"a": [{"x": 1, "y": 2}]}) == flat({"a": [{"y": 2, "x": 1}]})
+
+
+def test_no_sentence_where_all_agree():
+    assert differences([flat(CONFIG)] * 8) == []
+
+
+def test_each_key_with_its_values_and_ranks():
+    facts = [{"optimizer.lr": "0.1", "seed": "0"} for _ in range(8)]
+    facts[3]["optimizer.lr"] = facts[4]["optimizer.lr"] = "0.2"
+    del facts[7]["seed"]
+    assert differences(facts) == [
+        "the ranks disagree on optimizer.lr: 0.1 on ranks 0-2, 5-7, 0.2 on ranks 3-4",
+        "the ranks disagree on seed: 0 on ranks 0-6, not set on rank 7",
+        "start every rank with the same command, config files and installed packages",
+    ]
+
+
+def test_many_differences_are_counted():
+    facts = [{str(i): value for i in range(9)} for value in ("a", "b")]
+    assert differences(facts)[5] == "and on 4 more keys"
+
+
+def _check(rank, world, config_of_1, torch_of_1):
+    if rank == 1 and torch_of_1:
+        torch.__version__ = torch_of_1
+    try:
+        check_agreement(config_of_1 if rank == 1 else CONFIG)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def test_equal_ranks_pass():
+    assert run_ranks(_check, 2, CONFIG, None) == [[], []]
+
+
+def test_every_rank_hears_of_another_config():
+    other = {**CONFIG, "optimizer": {"lr": 0.2}}
+    for problems in run_ranks(_check, 2, other, None):
+        assert problems[0] == ("the ranks disagree on optimizer.lr: 0.1 on rank 0, 0.2 on rank 1")
+
+
+def test_every_rank_hears_of_another_version():
+    for problems in run_ranks(_check, 2, CONFIG, "2.0.0"):
+        assert problems[0].startswith("the ranks disagree on the version of torch: ")
+        assert problems[0].endswith(', "2.0.0" on rank 1') or problems[0].endswith(
+            "2.0.0 on rank 1"
+        )
+
+
+def test_another_checkout_is_another_code(tmp_path, monkeypatch):
+    (tmp_path / "__init__.py").write_text("a = 1\n")
+    monkeypatch.setattr("vissl_lite.__file__", str(tmp_path / "__init__.py"))
+    before = agreement.code_digest()
+    assert agreement.code_digest() == before
+    (tmp_path / "__init__.py").write_text("a = 2\n")
+    assert agreement.code_digest() != before
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Of the attempt; this process is rank 2 of 4."""
+    shared = dist.HashStore()
+    monkeypatch.setattr(agreement, "attempt_store", lambda: shared)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setattr(agreement, "GRACE_S", 0.1)
+    return shared
+
+
+def test_each_sentence_is_said_once(store):
+    assert [say_once("a"), say_once("b"), say_once("a")] == [True, True, False]
+
+
+def test_the_others_name_the_first_that_failed(store, monkeypatch):
+    leave_note(ValueError("the disk is full\nat /data"))
+    leave_note(KeyError("later"))
+    monkeypatch.setenv("RANK", "0")
+    lost = RuntimeError("[/x/gloo/pair.cc:561] Connection closed by peer [127.0.0.1]:9. GLHF!")
+    assert epitaph(lost) == "rank 0 stops, because rank 2 failed with ValueError: the disk is full"
+
+
+def test_a_rank_that_was_killed_leaves_no_note(store):
+    lost = RuntimeError("[/x/gloo/pair.cc:561] Connection closed by peer [127.0.0.1]:9. GLHF!")
+    assert epitaph(lost) == (
+        "rank 2 stops: it lost the connection to another rank, which was killed or cut off from"
+        " the network (Connection closed by peer [127.0.0.1]:9)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[/x/gloo/pair.cc:545] Read error: Connection reset by peer"), True),
+        (RuntimeError("NCCL communicator was aborted on rank 1"), True),
+        (dist.DistStoreError("wait timeout after 2000ms"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("gloo is a nice word"), False),
+    ],
+)
+def test_whose_error_it_is(store, error, expected):
+    assert is_communication(error) is expected
+
+
+def test_alone_nothing_is_communication(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not is_communication(dist.DistStoreError("wait timeout"))
+    assert say_once("anything")
+    assert say_once("anything")

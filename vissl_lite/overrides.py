@@ -1,0 +1,191 @@
+"""From the words of our command line to Hydra's, and from its composition to the config."""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from vissl_lite import REGISTRIES
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.parallel.process import (
+    is_launched,
+    launched_rank,
+    launched_world_size,
+    start_time,
+)
+from vissl_lite.plugins import config_folders, recipes
+
+
+def is_sweep(args: Sequence[str]) -> bool:
+    """Whether Hydra runs several jobs, or one through a launcher such as submitit's."""
+    return (
+        "-m" in args
+        or "--multirun" in args
+        or any(word.startswith(("sweep=", "hydra/launcher=")) for word in args)
+    )
+
+
+def hydra_arguments(args: list[str]) -> list[str]:
+    """Our command line in Hydra's terms: recipes, `resume=`, and plain `key=value` that never fails
+    in Hydra, so that `check` can report every mistake at once."""
+    sweep = is_sweep(args)
+    if sweep and launched_world_size() > 1:
+        raise ConfigError(
+            "-m under torchrun or srun would run the whole sweep once per process; sweep without it"
+        )
+    completing = "-sc" in args or "--shell-completion" in args
+    words = args if completing else [new for word in args for new in _translate(word, args)]
+    OmegaConf.register_new_resolver("from_run", _from_run(args), replace=True)
+    _register_start_time()
+    if launched_rank() > 0:
+        words += ["hydra.output_subdir=null", f"hydra.job.name=rank{launched_rank()}"]
+        logging.getLogger().setLevel(logging.WARNING)
+    return words
+
+
+def _translate(word: str, args: Sequence[str]) -> list[str]:
+    key, equals, value = word.partition("=")
+    if not equals or word.startswith("-"):
+        return [word]
+    if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
+        _check_choice(word)
+        return []
+    if value in ("null", "") and _is_group(key):
+        raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
+    if key == "resume":
+        return _resume(Path(value))
+    if key == "hydra/launcher":
+        _check_slurm(value, args)
+        return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
+    if key == "run_dir":
+        return [f"hydra.run.dir={value}"]
+    if _names_file(word):
+        return _config_file(Path(value))
+    if key == "config":
+        _check_recipe(value, is_sweep(args))
+        return [word]
+    if key[0] in "+~" or key.startswith("hydra") or (_is_group(key) and not value.startswith("{")):
+        return [word]
+    return [f"++{word}"]
+
+
+def _check_choice(word: str) -> None:
+    group = word.partition("=")[0]
+    for name in _chosen(word):
+        keyed_groups()[group][name]  # a ConfigError if there is none
+
+
+def _register_start_time() -> None:
+    """A launcher's jobs get the time of the command that submitted them, pickled with the rest."""
+    now = start_time() if not is_launched() else ""
+    resolver = start_time if is_launched() else lambda: now
+    OmegaConf.register_new_resolver("start_time", resolver, replace=True)
+
+
+def from_file(args: Sequence[str]) -> bool:
+    """Whether the config comes from a file, that of a run above all, and not from a recipe."""
+    return any(w.startswith("resume=") or _names_file(w) for w in args)
+
+
+def _names_file(word: str) -> bool:
+    return word.startswith("config=") and word.endswith((".yaml", ".yml"))
+
+
+def _resume(run_dir: Path) -> list[str]:
+    if not (run_dir / "config.yaml").is_file():
+        siblings = [str(p.parent) for p in run_dir.parent.glob("*/config.yaml")]
+        raise ConfigError(
+            f"resume: {run_dir} is not a run, it has no config.yaml"
+            + did_you_mean(str(run_dir), siblings)
+            + ("" if siblings else "; give the folder that the run printed, under runs/")
+        )
+    return [*_config_file(run_dir / "config.yaml"), f"hydra.run.dir={run_dir}", "++resume=true"]
+
+
+def _config_file(file: Path) -> list[str]:
+    if not file.is_file():
+        raise ConfigError(f"config: no file {file}; a recipe's name has no ending .yaml")
+    return [f"--config-path={file.resolve().parent}", f"--config-name={file.stem}"]
+
+
+def _check_recipe(value: str, sweep: bool) -> None:
+    names = value.split(",") if sweep else [value]
+    plain = [name for name in names if name not in ("", "null") and "(" not in name]
+    if unknown := [name for name in plain if name not in recipes()]:
+        raise ConfigError(
+            *(
+                f"config: unknown recipe {name!r}{did_you_mean(name, recipes())}"
+                " (vissl-lite --help lists all)"
+                for name in unknown
+            )
+        )
+
+
+def _check_slurm(launcher: str, args: Sequence[str]) -> None:
+    only_shown = any(word in args for word in ("--cfg", "-c", "--info", "-i"))
+    if "slurm" in launcher and shutil.which("srun") is None and not only_shown:
+        raise ConfigError(
+            f"hydra/launcher: {launcher} submits to SLURM, and there is no srun on this machine;"
+            " run this where you would call sbatch"
+        )
+
+
+def _is_group(key: str) -> bool:
+    key = key.partition("@")[0]
+    groups = {registry.group for registry in REGISTRIES.values()}
+    return key in groups or "/" in key or any((f / key).is_dir() for _, f in config_folders())
+
+
+def _from_run(args: list[str]) -> Callable[[str], Any]:
+    """Resolver `${from_run:trunk}`: a value of the run that `init=` names."""
+    given = [word.partition("=")[2] for word in args if word.startswith("init=")]
+
+    def from_run(key: str) -> Any:
+        from vissl_lite.engine.weights import run_config
+
+        if not given:
+            raise ConfigError(f"{key}: this recipe takes it from a run; add init=DIR_OF_THE_RUN")
+        return OmegaConf.select(OmegaConf.load(run_config(Path(given[-1]))), key)
+
+    return from_run
+
+
+# ---------------------------------------------------------------- after Hydra has composed
+
+
+def only_chosen(tree: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The composed tree with the entries that the command line chooses, and no others.
+
+    For Hydra `hooks=[checkpoint]` chooses what the groups bring, and what a recipe sets by key
+    (`hooks: {evaluate: {every_epochs: 10}}`) would bring `evaluate` back. An entry with a key of
+    its own on the command line stays. The config of a run has no groups: a choice keeps what it
+    has of these entries and adds the rest with their defaults.
+
+    Args:
+        words: of the command line, or of this job of a sweep.
+    """
+    tree = dict(tree)
+    keys = [word.lstrip("+").partition("=")[0].split(".") for word in words]
+    for group, registry in keyed_groups().items():
+        choices = [word for word in words if word.startswith(f"{group}=")]
+        chosen = _chosen(choices[-1]) if choices else []
+        if choices and all(name in registry for name in chosen):  # a preset may bring any entry
+            kept = [*chosen, *(key[1] for key in keys if key[0] == group and len(key) > 1)]
+            entries = tree.get(group) or {}
+            tree[group] = {n: entries[n] for n in entries if n in kept}
+            tree[group] |= {n: {} for n in chosen if n not in entries}
+    return tree
+
+
+def _chosen(word: str) -> list[str]:
+    value = OverridesParser.create().parse_override(word).value()
+    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
+
+
+def keyed_groups() -> dict[str, Any]:
+    """The registries of which a run may have several entries: hooks, loggers, evaluations."""
+    return {registry.group: registry for registry in REGISTRIES.values() if registry.keyed}

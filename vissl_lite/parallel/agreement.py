@@ -1,0 +1,158 @@
+"""What all ranks must have in common, and what is said when they have not.
+
+Every sentence is said once for all ranks: the store of the job knows which have been.
+"""
+
+import hashlib
+import json
+import platform
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import vissl_lite
+from vissl_lite.errors import ConfigError
+from vissl_lite.parallel.collectives import world_size
+from vissl_lite.parallel.process import (
+    attempt_store,
+    launched_rank,
+    launched_world_size,
+    name_ranks,
+)
+
+SHOWN = 5  # keys that differ
+GRACE_S = 5.0  # for the rank that failed first to say why
+COMMUNICATION = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe")
+
+
+# ---------------------------------------------------------------- the same config and code
+
+
+def check_agreement(config: Mapping[str, Any]) -> None:
+    """Compares config, code and versions of all ranks, by one collective; all call it together.
+
+    Raises:
+        ConfigError: they differ; it names the keys, the values and the ranks that have them.
+    """
+    if world_size() == 1:
+        return
+    own = flat(config) | versions()
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, own)
+    if problems := differences(everyone):
+        raise ConfigError(*problems)
+
+
+def differences(facts: Sequence[Mapping[str, str]]) -> list[str]:
+    """One sentence for each of the first keys that do not have the same value on all ranks."""
+    keys = dict.fromkeys(key for own in facts for key in own)
+    wrong = [key for key in keys if len({own.get(key) for own in facts}) > 1]
+    sentences = [f"the ranks disagree on {key}: {_who_has_what(key, facts)}" for key in wrong]
+    more = [f"and on {len(wrong) - SHOWN} more keys"] if len(wrong) > SHOWN else []
+    remedy = ["start every rank with the same command, config files and installed packages"]
+    return sentences[:SHOWN] + more + remedy if wrong else []
+
+
+def _who_has_what(key: str, facts: Sequence[Mapping[str, str]]) -> str:
+    ranks = defaultdict(list)
+    for r, own in enumerate(facts):
+        ranks[own.get(key)].append(r)
+    return ", ".join(f"{shortened(value)} on {name_ranks(who)}" for value, who in ranks.items())
+
+
+def shortened(value: str | None) -> str:
+    """A value for a sentence."""
+    text = "not set" if value is None else value
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def flat(tree: Any, where: str = "") -> dict[str, str]:
+    """{"optimizer.lr": "0.1", ...}: every leaf of a tree as JSON, a list being a leaf."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {where: json.dumps(tree, sort_keys=True, default=str)}
+    dot = f"{where}." if where else ""
+    leaves = (flat(value, f"{dot}{key}") for key, value in tree.items())
+    return {key: value for leaf in leaves for key, value in leaf.items()}
+
+
+def versions() -> dict[str, str]:
+    """Of everything whose change may change results."""
+    return {
+        "the version of torch": torch.__version__,
+        "the version of python": platform.python_version(),
+        "the code of vissl_lite": f"{vissl_lite.__version__} ({code_digest()})",
+    }
+
+
+def code_digest() -> str:
+    """Of all Python files of this package: a version number forgets what a checkout has changed."""
+    package, digest = Path(vissl_lite.__file__).parent, hashlib.blake2b(digest_size=4)
+    for file in sorted(package.rglob("*.py")):
+        digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the same failure, said once
+
+
+def say_once(text: str) -> bool:
+    """Whether no other rank of this attempt has said these words."""
+    if launched_world_size() == 1:
+        return True
+    said = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    try:
+        return attempt_store().add(f"said {said}", 1) == 1
+    except dist.DistError:  # the rank that kept the store is gone
+        return True
+
+
+def epitaph(error: Exception) -> str:
+    """What a rank says that stops because another rank has failed: which one, and how."""
+    note = _note_of_the_first()
+    if note is None:
+        reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).split(". ")[0].split("\n")[0]
+        return (
+            f"rank {launched_rank()} stops: it lost the connection to another rank, which was"
+            f" killed or cut off from the network ({reason})"
+        )
+    return f"rank {launched_rank()} stops, because {note}"
+
+
+def is_communication(error: Exception) -> bool:
+    """Whether an error says that another process did not answer."""
+    if launched_world_size() == 1:
+        return False
+    text = str(error).lower()
+    by_words = isinstance(error, RuntimeError) and any(word in text for word in COMMUNICATION)
+    return isinstance(error, dist.DistError) or by_words
+
+
+def leave_note(error: Exception) -> None:
+    """Lets the other ranks know why this one fails, if it is the first."""
+    if launched_world_size() == 1:
+        return
+    text = str(error).strip().split("\n")[0][:300]
+    note = f"rank {launched_rank()} failed with {type(error).__name__}: {text}"
+    try:
+        attempt_store().compare_set("failed", "", note)
+    except dist.DistError:  # the rank that kept the store is gone
+        return
+
+
+def _note_of_the_first() -> str | None:
+    deadline = time.monotonic() + GRACE_S
+    try:
+        store = attempt_store()
+        while time.monotonic() < deadline:
+            if store.check(["failed"]):
+                return store.get("failed").decode()
+            time.sleep(0.1)
+    except dist.DistError:
+        pass
+    return None
