@@ -117,7 +117,8 @@ def run(words: list[str], run_dir: Path, kills: int, rng: random.Random) -> list
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-        processes = start(f"resume={run_dir}", cwd=run_dir.parent)
+        last = [] if i + 1 < kills else [f"train.max_steps={rows[-1]['resumes_from'] + 2 * EVERY}"]
+        processes = start(f"resume={run_dir}", *last, cwd=run_dir.parent)
     for p in processes:
         if p.wait(3600):
             sys.exit(f"the run failed; see {run_dir.parent}/rank-*.log")

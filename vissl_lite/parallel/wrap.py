@@ -101,7 +101,11 @@ def shard(
             fully_shard(unit, mp_policy=low, reshard_after_forward=not keep_weights, **common)
         fully_shard(net, mp_policy=root, ignored_params=own, **common)
         register_fsdp_forward_method(net, "layer_features")
-    model.to_empty(device="cpu" if cpu_offload else _current_device(mesh))
+    device = _current_device(mesh)
+    model.to_empty(device="cpu" if cpu_offload else device)
+    for module in model.modules():  # statistics are computed with where the activations are
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer if buffer is None else buffer.to(device)
     scatter_(model, full)
 
 
@@ -122,6 +126,7 @@ def _shard_classes(model: Any, device_type: str) -> set[nn.Parameter]:
 
 
 def large_convolutions(model: Any, split_above: int | None) -> list[nn.Module]:
+    """Convolutions in the trunk's blocks with more parameters than that; none for None."""
     if split_above is None:
         return []
     parts = [module for unit in units_of(model) for module in unit.modules()]
