@@ -17,8 +17,10 @@ what a part can do       vissl-lite list loss swav
 try without training     vissl-lite config=quickstart dry_run=true
 sweep                    vissl-lite -m config=quickstart optimizer.lr=0.1,0.3
 go on after a stop       vissl-lite resume=runs/quickstart/DATE
-start from weights       vissl-lite config=evaluate/knn init=runs/quickstart/DATE
-several processes        vissl-lite config=... takes all GPUs; launch.processes=N; docs/launch.md
+start from weights       vissl-lite config=evaluate/knn init=runs/NAME/DATE
+several processes        vissl-lite config=... takes all GPUs; launch.processes=N
+what fits                vissl-lite plan config=... world_size=512 gpu=h100-80gb
+where time goes          vissl-lite bench step config=...
 on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
 TAB completion           eval "$(vissl-lite -sc install=bash)"
 Hydra's own options      vissl-lite --hydra-help
