@@ -1,5 +1,6 @@
 """When something is saved, what stays, and what the last file holds."""
 
+import concurrent.futures
 import json
 import math
 from types import SimpleNamespace
@@ -242,3 +243,59 @@ def test_a_checkpoint_at_a_log_line_resumes_without_logging_it_again(tmp_path):
     )
     assert [step for step, _ in whole] == [2, 4, 6, 8]
     assert resumed == whole
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_failed_save_costs_neither_the_next_one_nor_the_best(tmp_path, monkeypatch, background):
+    """In the background a failure is heard of one save later; that one is written all the same."""
+    t = trainer(tmp_path, every_epochs=0, best="knn.top1", background=background)
+    t.run(1, knn={1: 0.5})
+    t.checkpointer.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", no_space)
+        patched.setattr("vissl_lite.engine.checkpoint.write", lambda *_: None)
+        t.run(1, knn={2: 0.9})
+        concurrent.futures.wait(filter(None, [t.checkpointer._pending]))
+    t.run(2, knn={4: 0.6})
+    t.hook.on_end(t)
+    assert t.saved() == [1, 4]
+    assert t.best() == 4
+    assert sum("No space left on device" in note for note in t.notes) == 1
+
+
+def no_space(descriptor):
+    raise OSError(28, "No space left on device")
+
+
+def with_a_best_that_failed(folder, monkeypatch, **options):
+    """Step 1 is saved with 0.5, step 2 with 0.9 could not be."""
+    t = trainer(folder, every_epochs=0, best="knn.top1", **options)
+    t.run(1, knn={1: 0.5})
+    with monkeypatch.context() as patched:
+        patched.setattr("vissl_lite.engine.checkpoint.os.fsync", no_space)
+        t.run(1, knn={2: 0.9})
+    assert t.saved() == [1]
+    return t
+
+
+def test_a_best_that_failed_is_the_best_if_its_own_step_is_saved_after_all(tmp_path, monkeypatch):
+    t = with_a_best_that_failed(tmp_path, monkeypatch)
+    t.hook.on_end(t)
+    assert t.saved() == [1, 2]
+    assert t.best() == 2
+
+
+def test_later_weights_are_not_marked_with_it_even_after_a_resume(tmp_path, monkeypatch):
+    first = with_a_best_that_failed(tmp_path, monkeypatch, every_steps=3)
+    first.run(2)
+    assert first.saved() == [1, 3]
+    second = FakeTrainer(tmp_path, every_epochs=0, best="knn.top1")
+    state, _ = load(second.checkpointer.latest())
+    second.step, second.results = state["step"], first.results
+    second.hook.load_state_dict(state["hook"])
+    second.hook.on_start(second)
+    second.run(3)
+    assert second.saved() == [1, 3]
+    assert second.best() == 1
+    second.run(1, knn={7: 0.7})
+    assert second.best() == 7

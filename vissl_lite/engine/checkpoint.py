@@ -64,8 +64,8 @@ class Checkpointer:
             then: called on rank 0 with the folder once it is complete.
 
         Raises:
-            SaveFailed: on all ranks, for this checkpoint or for the one still being written;
-                nothing is left of it.
+            SaveFailed: on all ranks, for this checkpoint or for the one still being written; what
+                was written of it stays as a `.tmp` folder until the next save.
         """
         self.wait()
         final = self.folder / f"step-{step:08d}"
@@ -189,10 +189,9 @@ def read(file: Path) -> dict[str, Any]:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
         raise ConfigError(
-            f"checkpoint: {file} cannot be read ({type(error).__name__}: {reason}); remove this"
-            " checkpoint's folder to go on from the one before it"
+            f"checkpoint: {file} cannot be read ({reason(error)}); remove this checkpoint's folder"
+            " to go on from the one before it"
         ) from error
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import vissl_lite
 from vissl_lite import TRUNKS
+from vissl_lite.engine.checkpoint import sync_folder
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.shards import whole
 
@@ -49,7 +50,7 @@ def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
     if out:
         _close(out)
         os.replace(tmp, file)
-        _sync(file.parent)
+        sync_folder(file.parent)
 
 
 def card(trainer: Trainer) -> dict[str, str]:
@@ -89,9 +90,3 @@ def _close(out: BinaryIO) -> None:
     out.flush()
     os.fsync(out.fileno())
     out.close()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -71,6 +71,8 @@ class Checkpoint(Hook):
         self.every_minutes, self.background = every_minutes, background
         self.keep_last, self.best, self.best_mode = keep_last, best, best_mode
         self.best_value, self.best_step = math.nan, -1
+        self.given_up = math.nan, -1  # value and step of a best that could not be saved
+        self._before = self.best_value, self.best_step  # before the last save
         self.late = False
         self.told: set[str] = set()
 
@@ -105,7 +107,7 @@ class Checkpoint(Hook):
     def after_step(self, trainer: Trainer) -> None:
         by_step = self.every_steps is not None and trainer.step % self.every_steps == 0
         due = by_step or self.late or trainer.at_end_of(self.every_epochs)
-        if due or self._improved(trainer.results):
+        if due or self._improved(trainer):
             try:
                 self._save(trainer)
             except SaveFailed as error:
@@ -118,8 +120,11 @@ class Checkpoint(Hook):
             file = trainer.run_dir / "weights.safetensors"
             export(trainer.model.trunk.state_dict(), file, card(trainer))
 
-    def _improved(self, results: dict[str, float]) -> bool:
-        value = results.get(self.best or "", math.nan)
+    def _improved(self, trainer: Trainer) -> bool:
+        value = trainer.results.get(self.best or "", math.nan)
+        lost, lost_at = self.given_up
+        if value == lost and trainer.step != lost_at:  # measured on weights that are gone
+            return False
         if math.isnan(self.best_value):
             return math.isfinite(value)
         return value > self.best_value if self.best_mode == "max" else value < self.best_value
@@ -129,12 +134,32 @@ class Checkpoint(Hook):
         if not all_finite(trainer):
             self._tell(trainer, "the loss or a weight is not finite; nothing is saved any more")
             return False
-        if improved := self._improved(trainer.results):
+        self._settle(trainer)
+        self._before = self.best_value, self.best_step
+        if improved := self._improved(trainer):
             self.best_value, self.best_step = trainer.results[self.best or ""], trainer.step
-        trainer.save(partial(self._keep, trainer.checkpointer, improved))
-        self.saved_at, self.late = time.monotonic(), False
+        self.saved_at, self.late = time.monotonic(), False  # a failure waits for the next period
+        try:
+            trainer.save(partial(self._keep, trainer.checkpointer, improved))
+        except SaveFailed:
+            self._take_back()
+            raise
         self._tell_misnamed(trainer)
         return True
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Waits for the save before, so that its failure does not cost the next one."""
+        try:
+            trainer.checkpointer.wait()
+        except SaveFailed as error:
+            self._take_back()
+            trainer.journal.note(f"{error}; training goes on without it", "warning")
+
+    def _take_back(self) -> None:
+        """The best is again what it was before the save that failed."""
+        if self.best_step != self._before[1]:
+            self.given_up = self.best_value, self.best_step
+        self.best_value, self.best_step = self._before
 
     def _keep(self, checkpointer: Checkpointer, improved: bool, path: Path) -> None:
         if improved:
@@ -155,10 +180,12 @@ class Checkpoint(Hook):
         self.told.add(text)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        best = {"best_value": self.best_value, "best_step": self.best_step}
+        return best | {"given_up": self.given_up}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_value, self.best_step = state["best_value"], state["best_step"]
+        self.given_up = state["given_up"]
 
 
 @torch.no_grad()
