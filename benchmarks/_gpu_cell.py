@@ -19,11 +19,11 @@ from vissl_lite.data.batch import Batch
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.numerics import apply_layout
 from vissl_lite.engine.trainer import Trainer
+from vissl_lite.overrides import compose
 from vissl_lite.parallel.wrap import checkpoint_units
 from vissl_lite.plugins import load_entries
 from vissl_lite.profile import memory
 from vissl_lite.profile.clock import PHASES, Clock, take_steps
-from vissl_lite.profile.command import compose
 from vissl_lite.profile.settings import Settings, for_measuring
 from vissl_lite.profile.step import batches, measure
 

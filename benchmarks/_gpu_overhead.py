@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from _cifar import alternate, report
 
 from vissl_lite.engine.trainer import Trainer
+from vissl_lite.overrides import compose
 from vissl_lite.plugins import load_entries
-from vissl_lite.profile.command import compose
 from vissl_lite.profile.settings import Settings, for_measuring
 from vissl_lite.profile.step import batches
 

@@ -91,8 +91,8 @@ def affordable(recipe: str, stop: float, words: list[str]) -> float:
 def rate(words: list[str]) -> None:
     """Prints images/s with the real loader, in a process that gives its memory back."""
     from vissl_lite.engine.build import build_source
+    from vissl_lite.overrides import compose
     from vissl_lite.plugins import load_entries
-    from vissl_lite.profile.command import compose
     from vissl_lite.profile.settings import Settings
     from vissl_lite.profile.step import bench_step
 

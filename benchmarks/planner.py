@@ -95,7 +95,7 @@ def regnet(preset: str) -> list[str]:
 
 
 def config_of(words: list[str]):
-    from vissl_lite.plan.command import compose
+    from vissl_lite.overrides import compose
 
     return compose(["config=quickstart", *words])
 

@@ -73,6 +73,23 @@ def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypat
     check_page(mistake, section)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train.accumulate=0"], "train.accumulate: 128 images per process do not divide into 0"),
+        (["train.grad_cache=0"], "train.grad_cache: 0 images per chunk; needs at least 1"),
+        (
+            ["parallel.strategy=hsdp", "parallel.shard_size=0"],
+            "parallel.shard_size: 1 processes do not split into groups of 0",
+        ),
+    ],
+)
+def test_nothing_is_divided_by_zero(words, sentence, folders, monkeypatch, capfd):
+    code, text = message([*words, "device=cpu", "hooks=[]"], folders, monkeypatch, capfd)
+    assert code == 2
+    assert text.startswith(f"config error\n  {sentence}")
+
+
 def test_a_plugin_that_fails_to_import_stops_nobody(tmp_path, monkeypatch, caplog):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()

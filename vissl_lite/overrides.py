@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from vissl_lite import REGISTRIES
+from vissl_lite.config import Config, check
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.parallel.process import (
     is_launched,
@@ -17,7 +19,14 @@ from vissl_lite.parallel.process import (
     launched_world_size,
     start_time,
 )
-from vissl_lite.plugins import config_folders, recipes
+from vissl_lite.plugins import (
+    config_dir,
+    config_folders,
+    load_entries,
+    recipes,
+    register_with_hydra,
+)
+from vissl_lite.schema import plain
 
 
 def is_sweep(args: Sequence[str]) -> bool:
@@ -155,6 +164,28 @@ def _from_run(args: list[str]) -> Callable[[str], Any]:
 
 
 # ---------------------------------------------------------------- after Hydra has composed
+
+
+def compose(words: Sequence[str]) -> Config:
+    """The checked config of a command line, as a run would have it, without a run folder.
+
+    Raises:
+        ConfigError: no recipe, or what is wrong with the config.
+    """
+    names = [word.partition("=")[2] for word in words if word.startswith("config=")]
+    if not names:
+        raise ConfigError("config: no recipe given; add config=RECIPE")
+    load_entries()
+    register_with_hydra()
+    named = [] if from_file(words) else [f"recipe={names[-1]}"]
+    translated = hydra_arguments([*words, *named])
+    flags = dict(w[2:].split("=", 1) for w in translated if w.startswith("--config-"))
+    overrides = [w for w in translated if not w.startswith("--config-")]
+    folder = str(Path(flags.get("config-path", config_dir())).resolve())
+    with hydra.initialize_config_dir(folder, version_base="1.3"):
+        tree = plain(hydra.compose(flags.get("config-name", "defaults"), overrides))
+    tree.pop("hydra", None)  # in the config of a run
+    return check(only_chosen(tree, words))
 
 
 def only_chosen(tree: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:

@@ -180,18 +180,19 @@ def test_selective_checkpointing_need_not_reduce_again():
     assert torch.equal(none[1], selective[1])
 
 
-def _bad_group(rank, world):
-    try:
-        convert_sync_batchnorm(BatchNorm2d(3), 3)
-    except ConfigError as error:
-        return str(error)
+def _bad_groups(rank, world):
+    refused = []
+    for size in (3, 0, -2):
+        with pytest.raises(ConfigError) as error:
+            convert_sync_batchnorm(BatchNorm2d(3), size)
+        refused.append(str(error.value))
+    return refused
 
 
 def test_group_size_must_divide():
-    assert (
-        run_ranks(_bad_group, 2)
-        == ["sync_bn: 2 processes do not split into groups of 3; choose a divisor, or all"] * 2
-    )
+    start, end = "sync_bn: 2 processes do not split into groups of ", "; choose a divisor, or all"
+    sentences = [f"{start}{size}{end}" for size in (3, 0, -2)]
+    assert run_ranks(_bad_groups, 2) == [sentences] * 2
 
 
 def test_convert_keeps_weights_and_leaves_other_norms():

@@ -8,7 +8,8 @@ import pytest
 
 from vissl_lite.cli import block
 from vissl_lite.errors import ConfigError
-from vissl_lite.plan.command import compose, main, plan_of
+from vissl_lite.overrides import compose
+from vissl_lite.plan.command import main, plan_of
 from vissl_lite.plan.html import page
 from vissl_lite.plan.table import WIDTH
 
@@ -98,7 +99,7 @@ def test_usage(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["world_size=4"], "plan: no recipe given"),
+        (["world_size=4"], "config: no recipe given"),
         (["config=quickstart", "world_size=many"], "world_size: 'many' is not a number"),
         (["config=quickstart", "gpu=v1000"], "gpu: unknown 'v1000'"),
         (["config=quickstart", "loss.temprature=1"], "did you mean 'temperature'"),

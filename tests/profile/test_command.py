@@ -7,8 +7,9 @@ import pytest
 
 from vissl_lite.engine.journal import save_config
 from vissl_lite.errors import ConfigError
+from vissl_lite.overrides import compose
 from vissl_lite.plugins import load_entries
-from vissl_lite.profile.command import compose, main
+from vissl_lite.profile.command import main
 
 load_entries()
 

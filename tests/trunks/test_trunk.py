@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vissl_lite.errors import ConfigError
+from vissl_lite.model import SSLModel
 from vissl_lite.trunks.anynet import anynet
 from vissl_lite.trunks.regnet import regnet
 from vissl_lite.trunks.resnet import ResNet
@@ -53,6 +54,15 @@ def test_layers_come_in_the_order_asked_and_do_not_depend_on_the_others(build):
     for name in backwards:
         assert torch.equal(trunk(x, (name,))[name], out[name]), name
     assert list(trunk(x, backwards[:2] * 2)) == backwards[:2]
+
+
+@every_trunk
+def test_a_model_takes_crops_of_several_sizes(build):
+    model = SSLModel(build().eval(), mean=[0.5] * 3, std=[0.5] * 3)
+    views = [torch.randint(256, (1, 2, size, size, 3), dtype=torch.uint8) for size in (64, 32, 64)]
+    together = model(views).features
+    alone = [model([view]).features for view in views]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 @every_trunk

@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vissl_lite.model import SSLModel
 from vissl_lite.parallel.shards import tensors_of
 
-# Dense 16-bit peaks in FLOP/s, from the makers' data sheets.
-PEAKS = {
-    "V100": 125e12,
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
+# Dense 16-bit peaks in 1e12 FLOP/s, from the makers' data sheets.
+TFLOPS = {
+    "V100": 125.0,
+    "A100": 312.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "B200": 2250.0,
 }
 
 
@@ -37,8 +37,8 @@ def training_flops(model: SSLModel, views: Sequence[Tensor]) -> float:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's 16-bit peak, or None where it is not in the table (CPUs, unknown GPUs)."""
+    """The device's 16-bit peak in FLOP/s; None where the table has none (CPUs, unknown GPUs)."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAKS.items() if key in name), None)
+    return next((1e12 * peak for key, peak in TFLOPS.items() if key in name), None)

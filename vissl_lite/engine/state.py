@@ -38,7 +38,12 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """
     saved = saved_tensors(checkpoint)
     state = {MODEL + name: t for name, t in model.state_dict().items()}
-    _check(checkpoint, {k: t for k, t in saved.items() if k.startswith(MODEL)}, state)
+    wrong = differences({k: t for k, t in saved.items() if k.startswith(MODEL)}, state)
+    if wrong:
+        raise ConfigError(
+            f"resume: {checkpoint} is of another model: {wrong}; resume with the settings of the"
+            " run"
+        )
     moments = _room_for(saved, optimizer)
     flat = {
         f"{OPTIMIZER}{name}.{key}": t for name, own in moments.items() for key, t in own.items()
@@ -65,13 +70,14 @@ def optimized(optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
 def _room_for(saved: dict[str, Tensor], optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
     """Parameter name -> key -> a tensor like the saved one, sharded as the parameter is."""
     room: dict[str, dict[str, Tensor]] = {}
-    for name, p in optimized(optimizer):
-        prefix = f"{OPTIMIZER}{name}."
-        for key in [k for k in saved if k.startswith(prefix) and "." not in k[len(prefix) :]]:
-            like = saved[key]
+    parameters = {OPTIMIZER + name: (name, p) for name, p in optimized(optimizer)}
+    for saved_name, like in saved.items():
+        prefix, _, key = saved_name.rpartition(".")
+        if prefix in parameters:
+            name, p = parameters[prefix]
             whole = like.shape == p.shape and p.ndim > 0
             fresh = torch.zeros_like(p, dtype=like.dtype) if whole else torch.zeros(like.shape)
-            room.setdefault(name, {})[key[len(prefix) :]] = fresh
+            room.setdefault(name, {})[key] = fresh
     return room
 
 
@@ -84,17 +90,14 @@ def _load_moments(optimizer: Optimizer, moments: dict[str, dict[str, Tensor]]) -
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _check(checkpoint: Path, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    wrong = [f"{k} is missing" for k in wanted if k not in saved]
-    wrong += [f"{k} is not in the model" for k in saved if k not in wanted]
-    wrong += [
-        f"{k} is {list(saved[k].shape)}, the model has {list(t.shape)}"
-        for k, t in wanted.items()
-        if k in saved and saved[k].shape != t.shape
+def differences(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """What keeps the tensors `given` from being loaded as `wanted`, in words; "" if nothing."""
+    wrong = [
+        f"{key} is {list(given[key].shape)}, the model has {list(t.shape)}"
+        for key, t in wanted.items()
+        if key in given and given[key].shape != t.shape
     ]
-    if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ConfigError(
-            f"resume: {checkpoint} is of another model: {'; '.join(wrong[:3])}{more}; resume with"
-            " the settings of the run"
-        )
+    wrong += [f"{key} is missing" for key in wanted if key not in given]
+    wrong += [f"{key} is not in the model" for key in given if key not in wanted]
+    more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return "; ".join(wrong[:3]) + more

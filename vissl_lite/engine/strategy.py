@@ -87,6 +87,10 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
         ),
         (classes and offload, "heads: shard_classes and memory.cpu_offload exclude each other"),
         (
+            train.grad_cache is not None and train.grad_cache < 1,
+            f"train.grad_cache: {train.grad_cache} images per chunk; needs at least 1",
+        ),
+        (
             cached and train.accumulate > 1,
             "train.grad_cache: gives the gradient of the whole batch; set train.accumulate=1",
         ),

@@ -38,9 +38,8 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         SaveFailed: on all of them, if one could not write.
     """
-    dense = {k: t if isinstance(t, DTensor) else t.contiguous() for k, t in tensors.items()}
     with _quiet(), _as_save_failed(folder):
-        dcp.save(dense, storage_writer=_writer(folder), no_dist=not is_distributed())
+        dcp.save(_dense(tensors), storage_writer=_writer(folder), no_dist=not is_distributed())
 
 
 def begin_write(
@@ -58,8 +57,8 @@ def begin_write(
         copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
         return partial(write_tensors, folder, copies)
     with _as_save_failed(folder):
-        dense = {k: t if isinstance(t, DTensor) else t.contiguous() for k, t in tensors.items()}
-        saving = dcp.async_save(dense, storage_writer=_writer(folder), process_group=group)
+        writer = _writer(folder)
+        saving = dcp.async_save(_dense(tensors), storage_writer=writer, process_group=group)
     return cast(Future, saving).result
 
 
@@ -86,6 +85,11 @@ def saved_tensors(folder: Path) -> dict[str, Tensor]:
         name: torch.empty(t.size, dtype=t.properties.dtype, device="meta")
         for name, t in found.items()
     }
+
+
+def _dense(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without strides, of which safetensors knows nothing."""
+    return {k: t if isinstance(t, DTensor) else t.contiguous() for k, t in tensors.items()}
 
 
 def _writer(folder: Path) -> dcp.HuggingFaceStorageWriter:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vissl_lite.engine.checkpoint import Checkpointer
-from vissl_lite.engine.state import read_model
+from vissl_lite.engine.state import differences, read_model
 from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
 
@@ -45,7 +45,11 @@ def load_into(model: SSLModel, path: Path) -> list[str]:
     state = read_weights(path)
     trunk = {k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")}
     trunk = trunk or state
-    _check(trunk, model.trunk.state_dict(), path)
+    if wrong := differences(trunk, model.trunk.state_dict()):
+        raise ConfigError(
+            f"init: {path} holds another trunk than the config: {wrong};"
+            f" set the trunk that the weights were trained with{_trunk_of(path)}"
+        )
     model.trunk.load_state_dict(trunk)
     notes = [f"init: {len(trunk)} trunk tensors from {path}"]
     heads = {k.removeprefix("heads."): v for k, v in state.items() if k.startswith("heads.")}
@@ -70,28 +74,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             " file"
         )
     return read_model(newest)
-
-
-def differences(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """What keeps the tensors `given` from being loaded as `wanted`."""
-    missing = [f"{key} is missing" for key in wanted if key not in given]
-    extra = [f"{key} is not in the model" for key in given if key not in wanted]
-    shapes = [
-        f"{key} is {list(given[key].shape)}, the model has {list(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
-    ]
-    return shapes + missing + extra
-
-
-def _check(given: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    wrong = differences(given, wanted)
-    if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ConfigError(
-            f"init: {path} holds another trunk than the config: {'; '.join(wrong[:3])}{more};"
-            f" set the trunk that the weights were trained with{_trunk_of(path)}"
-        )
 
 
 def _trunk_of(path: Path) -> str:

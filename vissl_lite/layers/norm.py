@@ -209,7 +209,7 @@ def average_statistics(module: nn.Module) -> None:
 
 
 def _subgroup(size: int) -> str:
-    if dist.get_world_size() % size:
+    if size < 1 or dist.get_world_size() % size:
         raise ConfigError(
             f"sync_bn: {dist.get_world_size()} processes do not split into groups of {size};"
             " choose a divisor, or all"

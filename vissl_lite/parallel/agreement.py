@@ -10,6 +10,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,10 @@ def leave_note(error: Exception) -> None:
 
 def _note_of_the_first() -> str | None:
     deadline = time.monotonic() + GRACE_S
-    try:
+    with suppress(dist.DistError):  # the rank that kept the store is gone
         store = attempt_store()
         while time.monotonic() < deadline:
             if store.check(["failed"]):
                 return store.get("failed").decode()
             time.sleep(0.1)
-    except dist.DistError:
-        pass
     return None

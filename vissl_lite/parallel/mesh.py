@@ -25,20 +25,26 @@ def make_mesh(strategy: Strategy, shard_size: int | None, device: torch.device) 
         shard_size: S; default: the processes of one machine. Consecutive ranks are a group.
 
     Raises:
-        ConfigError: S does not divide W, or is given to another strategy.
+        ConfigError: W is no multiple of S, or is given to another strategy.
     """
     if strategy in ("zero2", "zero3"):
         return init_device_mesh(device.type, (world_size(),), mesh_dim_names=("shard",))
-    shards = 1 if strategy == "ddp" else _shard_size(shard_size)
+    machine = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    shards = 1 if strategy == "ddp" else checked_shard_size(shard_size, machine, world_size())
     shape = (world_size() // shards, shards)
     return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
 
 
-def _shard_size(given: int | None) -> int:
-    size = given or int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
-    if world_size() % size:
+def checked_shard_size(given: int | None, default: int, world: int) -> int:
+    """Processes that hold one copy of the model together.
+
+    Raises:
+        ConfigError: `world` is no multiple of it.
+    """
+    size = default if given is None else given
+    if size < 1 or world % size:
         raise ConfigError(
-            f"parallel.shard_size: {world_size()} processes do not split into groups of {size};"
+            f"parallel.shard_size: {world} processes do not split into groups of {size};"
             " choose a divisor"
         )
     return size

@@ -1,6 +1,7 @@
 """From a model on one process to a model on many: checkpoint -> compile -> shard, unit by unit."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -39,6 +40,20 @@ def units_of(model: Any) -> list[nn.Module]:
     """
     listed = model.trunk.units()
     return [unit for unit in listed if isinstance(unit, Unit)] or listed
+
+
+def sharding_units(model: Any, split_above: int | None) -> list[nn.Module]:
+    """What is sharded apart from the root: blocks and heads but the scorer, large parts first.
+
+    Args:
+        split_above: convolutions of more parameters are units of their own; None: none is.
+    """
+    blocks = units_of(model)
+    parts = [module for unit in blocks for module in unit.modules()]
+    limit = math.inf if split_above is None else split_above
+    large = [m for m in parts if isinstance(m, nn.Conv2d) and m.weight.numel() > limit]
+    heads = [head for head in model.heads if not getattr(head, "scorer", False)]
+    return [*large, *blocks, *heads]
 
 
 def checkpoint_units(model: Any, checkpointing: Checkpointing) -> None:
@@ -96,8 +111,7 @@ def shard(
     root = MixedPrecisionPolicy(None, reduced, cast_forward_inputs=False)
     for net in filter(None, (model.teacher, model)):
         own = _shard_classes(net, mesh.device_type)
-        plain_heads = [h for h in net.heads if not getattr(h, "scorer", False)]
-        for unit in (*large_convolutions(net, split_above), *units_of(net), *plain_heads):
+        for unit in sharding_units(net, split_above):
             fully_shard(unit, mp_policy=low, reshard_after_forward=not keep_weights, **common)
         fully_shard(net, mp_policy=root, ignored_params=own, **common)
         register_fsdp_forward_method(net, "layer_features")
@@ -123,14 +137,6 @@ def _shard_classes(model: Any, device_type: str) -> set[nn.Parameter]:
         for head in heads:
             head.shard_(mesh)
     return {p for head in heads for p in head.own_parameters}
-
-
-def large_convolutions(model: Any, split_above: int | None) -> list[nn.Module]:
-    """Convolutions in the trunk's blocks with more parameters than that; none for None."""
-    if split_above is None:
-        return []
-    parts = [module for unit in units_of(model) for module in unit.modules()]
-    return [m for m in parts if isinstance(m, nn.Conv2d) and m.weight.numel() > split_above]
 
 
 def data_parallel(model: nn.Module, device: torch.device, find_unused: bool) -> nn.Module:

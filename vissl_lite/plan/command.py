@@ -8,16 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import OmegaConf
-
-from vissl_lite.config import Config, check
+from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
+from vissl_lite.overrides import compose
 from vissl_lite.plan.devices import DEVICES, find_device, gib
 from vissl_lite.plan.html import write_html
 from vissl_lite.plan.search import Plan, make_plan
 from vissl_lite.plan.table import print_plan
-from vissl_lite.plugins import load_entries, register_with_hydra
 
 USAGE = f"""usage: vissl-lite plan config=RECIPE world_size=N gpu=NAME [key=value ...]
 
@@ -67,34 +64,6 @@ def plan_of(config: Config, own: dict[str, str], words: str = "") -> Plan:
         _whole(own, "batch", ""),
         fresh=own.get("fresh", "false").lower() == "true",
     )
-
-
-def compose(words: Sequence[str]) -> Config:
-    """The checked config of a recipe and its changes, as a run would have it.
-
-    Raises:
-        ConfigError: whatever a run would say.
-    """
-    from vissl_lite.cli import hydra_arguments  # the command line imports this module
-
-    load_entries()
-    register_with_hydra()
-    recipe = [word.partition("=")[2] for word in words if word.startswith("config=")]
-    if not recipe:
-        raise ConfigError("plan: no recipe given; write config=pretrain/seer/regnety_256gf")
-    overrides = hydra_arguments(list(words))
-    options = dict(o[2:].split("=", 1) for o in overrides if o.startswith("--config-"))
-    overrides = [o for o in overrides if not o.startswith("--")] + [f"++recipe={recipe[-1]}"]
-    folder = options.get("config-path")
-    with (
-        hydra.initialize_config_dir(folder, version_base="1.3")
-        if folder
-        else hydra.initialize(None, version_base="1.3")
-    ):
-        composed = hydra.compose(options.get("config-name", "defaults"), overrides)
-    OmegaConf.set_struct(composed, False)
-    composed.pop("hydra", None)
-    return check(composed)
 
 
 def as_data(plan: Plan) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from vissl_lite.engine.flops import TFLOPS
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.schema import conform, parameters_of
 
@@ -57,12 +58,12 @@ A100 = "RegNetY-128GF at 120 images/s on one A100-80GB (milabench)"
 HOPPER = "assumed as on A100; not measured"
 # Memory: torch.cuda.mem_get_info, others from NVIDIA's data sheets; networks of DGX-1, A100, H100.
 DEVICES = {
-    "v100-16gb": Device(15.8, 125, 900, 150, 50, 0.17, V100, bf16=False),
-    "v100-32gb": Device(31.7, 125, 900, 150, 50, 0.17, V100, bf16=False),
-    "a100-40gb": Device(39.4, 312, 1555, 300, 200, 0.43, A100),
-    "a100-80gb": Device(79.2, 312, 2039, 300, 200, 0.43, A100),
-    "h100-80gb": Device(79.1, 989, 3350, 450, 400, 0.43, HOPPER),
-    "h200": Device(139.8, 989, 4800, 450, 400, 0.43, HOPPER),
+    "v100-16gb": Device(15.8, TFLOPS["V100"], 900, 150, 50, 0.17, V100, bf16=False),
+    "v100-32gb": Device(31.7, TFLOPS["V100"], 900, 150, 50, 0.17, V100, bf16=False),
+    "a100-40gb": Device(39.4, TFLOPS["A100"], 1555, 300, 200, 0.43, A100),
+    "a100-80gb": Device(79.2, TFLOPS["A100"], 2039, 300, 200, 0.43, A100),
+    "h100-80gb": Device(79.1, TFLOPS["H100"], 3350, 450, 400, 0.43, HOPPER),
+    "h200": Device(139.8, TFLOPS["H200"], 4800, 450, 400, 0.43, HOPPER),
 }
 
 

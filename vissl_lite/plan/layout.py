@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from vissl_lite.parallel.wrap import large_convolutions, units_of
+from vissl_lite.parallel.wrap import sharding_units
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,7 @@ def modules_of(model: Any, split_above: int | None) -> list[tuple[nn.Module, boo
     """(module, computes in 16 bit) of every group but the root; a part stands before its whole."""
     found: list[tuple[nn.Module, bool]] = []
     for net in filter(None, (model.teacher, model)):
-        heads = [h for h in net.heads if not getattr(h, "scorer", False)]
-        found += [
-            (m, True) for m in (*large_convolutions(net, split_above), *units_of(net), *heads)
-        ]
+        found += [(unit, True) for unit in sharding_units(net, split_above)]
         found += [(net, False)] if net is not model else []
     return found
 

@@ -9,7 +9,7 @@ from typing import get_args
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing
-from vissl_lite.parallel.mesh import Strategy
+from vissl_lite.parallel.mesh import Strategy, checked_shard_size
 from vissl_lite.plan.compute import Time, step_time
 from vissl_lite.plan.devices import Device
 from vissl_lite.plan.memory import Cost, Setting, cost
@@ -121,7 +121,7 @@ def make_plan(
     _check_batches(batches, config.train.accumulate)
     precision = _precision(config, device)
     subject = Subject(config, precision, world, fresh)
-    shard = _shard_size(config, world, device)
+    shard = checked_shard_size(config.parallel.shard_size, min(world, device.gpus), world)
     ratios = {sharded: optimizer_ratios(config, sharded) for sharded in (False, True)}
     strategies, cells = _possible(strategies, world, shard), []
     for mode in checkpointing:
@@ -243,21 +243,11 @@ def _share(config: Config, world: int) -> int:
 
 def _check_batches(batches: Sequence[int], accumulate: int) -> None:
     for batch in batches:
-        if batch < 1 or batch % accumulate:
+        if min(batch, accumulate) < 1 or batch % accumulate:
             raise ConfigError(
                 f"batch: {batch} images per GPU do not divide into {accumulate} micro-batches"
                 " (train.accumulate)"
             )
-
-
-def _shard_size(config: Config, world: int, device: Device) -> int:
-    size = config.parallel.shard_size or min(world, device.gpus)
-    if world % size:
-        raise ConfigError(
-            f"parallel.shard_size: {world} processes do not split into groups of {size};"
-            " choose a divisor"
-        )
-    return size
 
 
 def _notes(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ from vissl_lite.config import Config
 from vissl_lite.engine import build
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.errors import ConfigError
-from vissl_lite.layers.norm import convert_batch_norm
+from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel import wrap
 from vissl_lite.plan.cache import cached
@@ -56,10 +56,7 @@ class Subject:
             model.freeze_trunk()
         wrap.checkpoint_units(model, checkpointing)
         if config.parallel.sync_bn != "off" and self.world > 1:
-            norms: Any = convert_batch_norm(model).modules()
-            for norm in norms:
-                if hasattr(norm, "sync"):
-                    norm.sync = True  # the size of the group changes no tensor
+            convert_sync_batchnorm(model)  # the size of the group changes no tensor
         return model, loss
 
     def flops(self) -> float:

@@ -17,7 +17,8 @@ Crops = Sequence[Tensor]  # one tensor per resolution
 class Trunk(nn.Module):
     """A network without its classifier: `trunk(x_NCHW, ("res4", "res5")) -> {"res4": ..., ...}`.
 
-    With a list of tensors, one per resolution, it gives a list for each layer.
+    With a list of tensors, one per resolution, it gives a list for each layer, unless `takes_lists`
+    is False.
 
     A subclass sets `widths` and implements `walk`, `units` and `init_weights`.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vissl_lite import TRUNKS
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.layers.norm import BatchNorm2d, convert_batch_norm
-from vissl_lite.trunks._trunk import Crops, Trunk, copy_tensors, probe_widths, refusing_pickles
+from vissl_lite.trunks._trunk import Trunk, copy_tensors, probe_widths, refusing_pickles
 
 
 class BatchNormAct2d(BatchNorm2d):
@@ -37,6 +37,8 @@ class Timm(Trunk):
         ConfigError: timm is not installed, or does not know the model.
     """
 
+    takes_lists = False
+
     def __init__(self, model: str = "resnet18", pretrained: bool = False, in_channels: int = 3):
         super().__init__()
         self._arguments = model, pretrained, in_channels
@@ -48,14 +50,8 @@ class Timm(Trunk):
         size = self.model.pretrained_cfg["input_size"][-1]
         self.widths = probe_widths(self, [*self._index, "pre_logits"], (in_channels, size, size))
 
-    def forward(self, x: Tensor | Crops, layers: Sequence[str] | None = None) -> dict[str, Any]:
+    def forward(self, x_NCHW: Tensor, layers: Sequence[str] | None = None) -> dict[str, Any]:
         layers = self.checked(layers)
-        if isinstance(x, Tensor):
-            return self._outputs(x, layers)
-        outputs = [self._outputs(x_NCHW, layers) for x_NCHW in x]
-        return {name: [output[name] for output in outputs] for name in layers}
-
-    def _outputs(self, x_NCHW: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         names = [name for name in self._index if name in layers]
         last = "pre_logits" in layers
         if not names:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from vissl_lite import TRUNKS
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.layers.norm import convert_batch_norm
-from vissl_lite.trunks._trunk import Crops, Trunk, copy_tensors, probe_widths, refusing_pickles
+from vissl_lite.trunks._trunk import Trunk, copy_tensors, probe_widths, refusing_pickles
 
 
 @TRUNKS.register("torchvision")
@@ -32,6 +32,8 @@ class Torchvision(Trunk):
         ConfigError: an unknown model or weights, or weights together with other than 3 channels.
     """
 
+    takes_lists = False
+
     def __init__(self, model: str = "resnet18", weights: str | None = None, in_channels: int = 3):
         super().__init__()
         self._arguments = model, weights, in_channels
@@ -51,14 +53,8 @@ class Torchvision(Trunk):
             self, list(self._offered(self._trace())), (in_channels, size, size)
         )
 
-    def forward(self, x: Tensor | Crops, layers: Sequence[str] | None = None) -> dict[str, Any]:
+    def forward(self, x_NCHW: Tensor, layers: Sequence[str] | None = None) -> dict[str, Any]:
         layers = self.checked(layers)
-        if isinstance(x, Tensor):
-            return self._outputs(x, layers)
-        outputs = [self._outputs(x_NCHW, layers) for x_NCHW in x]
-        return {name: [output[name] for output in outputs] for name in layers}
-
-    def _outputs(self, x_NCHW: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         if layers not in self._graphs:
             self._graphs[layers] = self._until(layers)
         return fx.Interpreter(self.model, graph=self._graphs[layers]).run(x_NCHW)
