@@ -21,7 +21,10 @@ import torch.distributed as dist
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(  # imported once per test run; Dynamo by the first custom op
-    ["torch", "torch._dynamo", "pytest", "vissl_lite"]
+    [
+        *("torch", "torch._dynamo", "torchvision", "pytest", "hydra", "sklearn.datasets"),
+        "vissl_lite.engine.trainer",
+    ]
 )
 
 

@@ -5,13 +5,13 @@ UPDATE_DOCS=1 pytest tests/test_errors.py      # writes the page anew
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from command import command
 from training import small, trained
 
-from vissl_lite import cli, plugins
+from vissl_lite import plugins
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
 FOLDER = "data/source=image_folder"
@@ -45,27 +45,22 @@ def folders(tmp_path_factory):
     return tmp
 
 
-def message(words, folders, monkeypatch, capfd):
+def message(words, folders):
     """(exit code, what is printed on stderr) of a command line, in this process."""
     words = [word.replace("{tmp}", str(folders)) for word in words]
     if not words[0].startswith("resume"):
         words = ["config=quickstart", *words]
-    monkeypatch.setattr(sys, "argv", ["vissl-lite", *words])
-    monkeypatch.chdir(folders)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    text = re.sub(r"(?m)^(INFO|WARNING) .*\n", "", capfd.readouterr().err)
+    done = command(*words, cwd=folders)
+    text = re.sub(r"(?m)^(INFO|WARNING) .*\n", "", done.stderr)
     text = re.sub(r"/\S*/mistakes\d*", "/data", text)
-    return stop.value.code, re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "DATE", text).strip()
+    return done.returncode, re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "DATE", text).strip()
 
 
 @pytest.mark.parametrize(("mistake", "words", "code"), ROWS, ids=[row[0] for row in ROWS])
-def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypatch, capfd):
+def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypatch):
     if "device=cuda" in words:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    got, text = message(words, folders, monkeypatch, capfd)
+    got, text = message(words, folders)
     assert got == code, text
     assert "Traceback" not in text
     line = " ".join(words).replace("{tmp}", "/data")
@@ -84,8 +79,8 @@ def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypat
         ),
     ],
 )
-def test_nothing_is_divided_by_zero(words, sentence, folders, monkeypatch, capfd):
-    code, text = message([*words, "device=cpu", "hooks=[]"], folders, monkeypatch, capfd)
+def test_nothing_is_divided_by_zero(words, sentence, folders):
+    code, text = message([*words, "device=cpu", "hooks=[]"], folders)
     assert code == 2
     assert text.startswith(f"config error\n  {sentence}")
 

@@ -1,12 +1,11 @@
 """Evaluating weights as a job of its own, and the recipes that do it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command import command
 from distributed import run_ranks
 from training import SMALL, composed, records, small, trained
 
@@ -15,7 +14,6 @@ from vissl_lite.engine.evaluate import evaluate_weights
 from vissl_lite.engine.journal import save_config
 from vissl_lite.schema import plain
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELLED = (
     "++labelled={train: {name: digits}, test: {name: digits, split: test}, size: 16,"
     " transforms: [{name: resize, short_side: 16}]}"
@@ -96,8 +94,7 @@ def test_recipes_take_the_model_and_the_images_from_the_run(run, tmp_path, recip
     folder, measured = run
     extra = ["++evaluations.linear.epochs=20"] if recipe == "linear" else ["labelled.batch_size=99"]
     words = [f"config=evaluate/{recipe}", f"init={folder}", f"hydra.run.dir={tmp_path}"]
-    command = [sys.executable, "tools/run.py", *words, "precision=fp32", "device=cpu", *extra]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = command(*words, "precision=fp32", "device=cpu", *extra, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     if recipe == "knn":

@@ -1,5 +1,6 @@
 """A run goes on under another strategy and number of processes as if nothing had changed."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,18 @@ def go(folder, world, strategy, optimizer, stop, resume=False):
     return run_ranks(run, world, str(folder), strategy, optimizer, stop, resume, timeout=120)[0]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """By optimizer: folder, losses and weights of one process that never stopped."""
+
+    @cache
+    def of(optimizer):
+        folder = tmp_path_factory.mktemp("whole")
+        return folder, *go(folder, 1, "auto", optimizer, AFTER)
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("before", "after", "optimizer"),
     [
@@ -65,19 +78,19 @@ def go(folder, world, strategy, optimizer, stop, resume=False):
         ((2, "ddp"), (4, "hsdp"), "adamw"),
     ],
 )
-def test_goes_on_with_the_same_losses(tmp_path, before, after, optimizer):
+def test_goes_on_with_the_same_losses(uninterrupted, tmp_path, before, after, optimizer):
     """Against a run of one process that never stopped, SyncBN, float64."""
-    expected, weights = go(tmp_path / "whole", 1, "auto", optimizer, AFTER)
-    go(tmp_path / "run", *before, optimizer, BEFORE)
-    losses, found = go(tmp_path / "run", *after, optimizer, AFTER, resume=True)
+    _, expected, weights = uninterrupted(optimizer)
+    go(tmp_path, *before, optimizer, BEFORE)
+    losses, found = go(tmp_path, *after, optimizer, AFTER, resume=True)
     assert losses == pytest.approx(expected, rel=1e-6)
     for name, t in weights.items():
         torch.testing.assert_close(found[name], t, rtol=1e-6, atol=1e-6, msg=name)
 
 
-def test_the_file_of_weights_is_that_of_one_process(tmp_path):
-    go(tmp_path / "one", 1, "auto", "adamw", BEFORE)
-    go(tmp_path / "two", 2, "zero3", "adamw", BEFORE)
-    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+def test_the_file_of_weights_is_that_of_one_process(uninterrupted, tmp_path):
+    go(tmp_path, 2, "zero3", "adamw", AFTER)
+    folders = uninterrupted("adamw")[0], tmp_path
+    one, two = (load_file(folder / "weights.safetensors") for folder in folders)
     assert list(one) == list(two)
     torch.testing.assert_close(two, one, rtol=1e-6, atol=1e-6)

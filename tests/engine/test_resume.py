@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import command
 from safetensors.torch import load_file
 from training import SMALL, records
 
@@ -43,9 +44,10 @@ def start(*words, cwd):
     )
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+def finish(*words, cwd):
+    """Runs to the end, in this process."""
+    done = command(*words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
 
 
 def losses(run_dir):
@@ -55,7 +57,7 @@ def losses(run_dir):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    finish(start(*WORDS, f"hydra.run.dir={run_dir}", cwd=run_dir.parent))
+    finish(*WORDS, f"hydra.run.dir={run_dir}", cwd=run_dir.parent)
     return run_dir
 
 
@@ -69,7 +71,7 @@ def test_kill_9_at_a_random_moment(uninterrupted, tmp_path, attempt):
     time.sleep(random.Random(attempt).uniform(0, 1.0))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    finish(start(f"resume={run_dir}", cwd=tmp_path))
+    finish(f"resume={run_dir}", cwd=tmp_path)
     assert losses(run_dir) == losses(uninterrupted)
     whole, resumed = (load_file(d / "weights.safetensors") for d in (uninterrupted, run_dir))
     assert whole.keys() == resumed.keys()
@@ -79,9 +81,9 @@ def test_kill_9_at_a_random_moment(uninterrupted, tmp_path, attempt):
 def test_two_interruptions_in_one_epoch(uninterrupted, tmp_path):
     """A peer's second resume within an epoch drifted."""
     run_dir = tmp_path / "run"
-    finish(start(*WORDS, f"hydra.run.dir={run_dir}", "train.max_steps=10", cwd=tmp_path))
+    finish(*WORDS, f"hydra.run.dir={run_dir}", "train.max_steps=10", cwd=tmp_path)
     for stop in (22, STEPS):
-        finish(start(f"resume={run_dir}", f"train.max_steps={stop}", cwd=tmp_path))
+        finish(f"resume={run_dir}", f"train.max_steps={stop}", cwd=tmp_path)
     steps = dict(losses(uninterrupted))
     common = {step: loss for step, loss in losses(run_dir) if step in steps and step % 3 == 0}
     # the log interval that an early last step has cut in two is not comparable
@@ -102,5 +104,5 @@ def test_sigterm_and_resume(uninterrupted, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, output
-    finish(start(f"resume={run_dir}", cwd=tmp_path))
+    finish(f"resume={run_dir}", cwd=tmp_path)
     assert losses(run_dir) == losses(uninterrupted)

@@ -16,6 +16,12 @@ from vissl_lite.plan.table import WIDTH
 SMALL = ["config=quickstart", "world_size=4", "gpu=v100-16gb", "batch=4"]
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """One for all of this file: most ask for the same plan."""
+    monkeypatch.setenv("VISSL_LITE_CACHE", str(tmp_path_factory.getbasetemp() / "plan_command"))
+
+
 def test_prints_a_table_and_names_the_fastest(capsys):
     main(SMALL)
     out = capsys.readouterr().out
