@@ -77,6 +77,15 @@ def test_exif_orientation_is_not_applied():
     assert decode(encoded(Image.fromarray(RGB), "JPEG", exif=exif)).size == (30, 20)
 
 
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_first_of_several_frames(format):
+    first, options = Image.fromarray(RGB), {"lossless": True} if format == "WEBP" else {}
+    second = Image.fromarray(255 - RGB)
+    data = encoded(first, format, save_all=True, append_images=[second], **options)
+    alone = decode(encoded(first, format, **options))
+    np.testing.assert_array_equal(decode(data), alone)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_truncated(format):
     data = encoded(Image.fromarray(np.tile(RGB, (8, 8, 1))), format)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vissl_lite.data.random import generator, permute
+from vissl_lite.data.random import generator, permute, uniforms
 
 ARGUMENTS = list(itertools.product((0, 1, 2**40), (0, 1, 9), (0, 1, 2**33), (0, 1, 7), (0, 1)))
 
@@ -103,3 +103,38 @@ def test_order_is_uncorrelated_with_place_and_neighbours(lag):
 def test_positions_outside(positions):
     with pytest.raises(IndexError, match=r"\[0, 10\)"):
         permute(np.array(positions), 10, 0, 0)
+
+
+@pytest.mark.parametrize("draws", [0, 1, 4, 9, 22])
+def test_uniforms_of_a_position_do_not_depend_on_the_others(draws):
+    whole = uniforms(3, 1, np.arange(100, 140), 2, 1, draws)
+    assert whole.shape == (40, draws)
+    for chosen in ([7], [3, 4, 5], [39, 0, 1, 20], range(39, -1, -1)):
+        rows = np.array(chosen)
+        np.testing.assert_array_equal(uniforms(3, 1, 100 + rows, 2, 1, draws), whole[rows])
+
+
+def test_uniforms_share_no_numbers():
+    arguments = itertools.product((0, 2**40), (0, 9), (0, 2**33), (0, 7), (0, 1), (3, 4, 22))
+    rows = [uniforms(s, e, np.arange(p, p + 3), v, t, d) for s, e, p, v, t, d in arguments]
+    by_draws = {d: np.concatenate([r.ravel() for r in rows if r.shape[1] == d]) for d in (3, 4, 22)}
+    for d, numbers in by_draws.items():
+        assert len(np.unique(numbers)) == 32 * 3 * d
+
+
+def test_uniforms_are_a_known_philox_stream():
+    """The numbers are part of the checkpoint: they must never change."""
+    rng = np.random.Generator(np.random.Philox(key=[7, 2], counter=[11 * 3, 5, 1, 3]))
+    expected = rng.random(24).reshape(2, 12)[:, :9]
+    np.testing.assert_array_equal(uniforms(7, 3, np.array([11, 12]), 5, 1, 9), expected)
+
+
+@pytest.mark.parametrize("vary", range(5))
+def test_uniforms_of_neighbours_are_uncorrelated(vary):
+    """Of 4000 consecutive seeds, epochs, positions, views, places."""
+    arguments = np.zeros((4000, 5), int)
+    arguments[:, vary] = np.arange(4000)
+    u = [uniforms(s, e, np.array([p]), v, t, 2)[0] for s, e, p, v, t in arguments.tolist()]
+    u = np.array(u) - 0.5
+    assert (abs(u.mean(0)) < 4 / np.sqrt(12 * 4000)).all()
+    assert (abs((u[1:] * u[:-1]).mean(0) * 12) < 4 / np.sqrt(4000)).all()

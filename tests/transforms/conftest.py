@@ -2,6 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vissl_lite.plugins import load_entries
+
+load_entries()
+
 
 @pytest.fixture
 def photo() -> Image.Image:

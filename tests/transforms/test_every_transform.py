@@ -1,4 +1,7 @@
-"""What holds for every transform: a pure function of image and generator, RGB in, RGB out."""
+"""What holds for every transform: a pure function of image and generator, RGB in, RGB out.
+
+The forms of a transform are compared in test_forms.py.
+"""
 
 import pickle
 import random
@@ -9,9 +12,7 @@ import torch
 from PIL import Image
 
 from vissl_lite import TRANSFORMS
-from vissl_lite.plugins import load_entries
 
-load_entries()
 OWN = [name for name in TRANSFORMS if TRANSFORMS.describe(name).origin.startswith("vissl_lite.")]
 
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torchvision.transforms.transforms as tv
-from torchvision.transforms import v2
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
 
 from vissl_lite import TRANSFORMS, ConfigError
-from vissl_lite.transforms import random_affine
 
 CONFIG = {
     "name": "random_affine",
@@ -16,30 +17,34 @@ CONFIG = {
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    drawn, affine = [], random_affine.F.affine
+def maps(monkeypatch):
+    """The coefficients of every affine map that Pillow is asked for."""
+    maps, transform = [], Image.Image.transform
 
-    def recorded(image, **parameters):
-        drawn.append(parameters)
-        return affine(image, **parameters)
+    def recorded(image, size, method, data, *args, **kwargs):
+        maps.append(tuple(data))
+        return transform(image, size, method, data, *args, **kwargs)
 
-    monkeypatch.setattr(random_affine.F, "affine", recorded)
-    return drawn
+    monkeypatch.setattr(Image.Image, "transform", recorded)
+    return maps
 
 
-def test_pixels_are_torchvisions(photo, rng, drawn):
+def test_pixels_and_coefficients_are_torchvisions(photo, rng, maps):
     transform = TRANSFORMS.build(CONFIG)
-    for _ in range(5):
-        ours = transform(photo, rng)
-        theirs = v2.functional.affine(photo, **drawn[-1])
+    u_N5 = rng.random((200, 5))
+    for amounts, p in zip(
+        transform.amounts(u_N5, *photo.size).tolist(), transform.parameters(u_N5, *photo.size)
+    ):
+        angle, *translate, shear, scale = amounts
+        ours = transform.on_image(photo, p.tolist())
+        theirs = F.affine(photo, angle, translate, scale, [shear, 0.0], InterpolationMode.BILINEAR)
+        assert maps[-2] == maps[-1]
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
-def test_moments_are_torchvisions(photo, rng, drawn):
-    n, transform, small = 3000, TRANSFORMS.build(CONFIG), photo.resize((20, 30))
-    for _ in range(n):
-        transform(small, rng)
-    ours = np.array([(d["angle"], *d["translate"], d["scale"], d["shear"][0]) for d in drawn])
+def test_moments_are_torchvisions(rng):
+    n, transform = 3000, TRANSFORMS.build(CONFIG)
+    ours = transform.amounts(rng.random((n, 5)), 20, 30)[:, [0, 1, 2, 4, 3]]
     draws = [
         tv.RandomAffine.get_params([-20, 20], [0.2, 0.1], [0.7, 1.2], [-15, 15], [20, 30])
         for _ in range(n)

@@ -5,6 +5,7 @@ import torchvision.transforms.transforms as tv
 from PIL import Image
 
 from vissl_lite import TRANSFORMS, ConfigError
+from vissl_lite.transforms import random_erasing
 
 SIZE = (60, 40)
 
@@ -56,6 +57,16 @@ def test_noise_is_uniform(rng):
     assert len(inside) == pytest.approx(45000, rel=0.02)
     assert abs(inside.mean() - 127.5) < 1
     assert abs(inside.std() - 73.9) < 1
+
+
+def test_noise_of_different_seeds_is_independent():
+    place = np.arange(200 * 200 * 3)
+    a, b = (random_erasing.noise(seed, place).astype(float) for seed in (1, 2))
+    counts = np.bincount(a.astype(int), minlength=256)
+    assert ((counts - 468.75) ** 2 / 468.75).sum() < 345  # 99.99 % quantile for 255 d.o.f.
+    limit = 4 / np.sqrt(len(place))
+    assert abs(np.corrcoef(a, b)[0, 1]) < limit
+    assert abs(np.corrcoef(a[1:], a[:-1])[0, 1]) < limit
 
 
 def test_unknown_fill():

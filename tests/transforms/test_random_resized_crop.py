@@ -7,7 +7,7 @@ from torchvision.transforms import functional as F
 
 from vissl_lite import TRANSFORMS, ConfigError
 from vissl_lite.transforms import random_resized_crop
-from vissl_lite.transforms.random_resized_crop import crop_box
+from vissl_lite.transforms.random_resized_crop import crop_box, crop_boxes
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -54,6 +54,21 @@ def test_moments_of_the_boxes_are_torchvisions(rng):
         a, b = ours.astype(float) ** power, theirs.astype(float) ** power
         z = (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / n)
         assert np.abs(z).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "ratio"),
+    [
+        ((500, 375), SCALE, RATIO),
+        ((32, 32), (0.2, 1.0), RATIO),
+        ((37, 400), (0.05, 0.14), RATIO),
+        ((40, 30), (0.9, 1.0), (2.0, 4.0)),
+    ],
+)
+def test_many_boxes_at_once_are_the_same(size, scale, ratio, rng):
+    u_ND = rng.random((25_000, 22))
+    one_by_one = [crop_box(*size, scale, ratio, u) for u in u_ND.tolist()]
+    np.testing.assert_array_equal(crop_boxes(*size, scale, ratio, u_ND), one_by_one)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -2,6 +2,8 @@
 
 What happens to a view is f(seed, epoch, position, view), the order of an epoch is f(seed, epoch).
 Neither depends on rank, worker or world size, so a run resumes exactly from two integers.
+
+Shape suffixes: B positions, D uniforms of one view.
 """
 
 import math
@@ -9,6 +11,8 @@ import math
 import numpy as np
 
 ORDER = 1  # the stream that `permute` takes its round keys from
+UNIFORMS = 2  # the stream of `uniforms`
+WORDS = 4  # numbers of 64 bits that Philox4x64 makes of one counter
 ROUNDS = 16  # below 16, the permutations of 5 to 7 numbers are measurably not uniform
 
 
@@ -29,6 +33,29 @@ def generator(
     return np.random.Generator(
         np.random.Philox(key=[seed, stream], counter=[0, view, position, epoch])
     )
+
+
+def uniforms(
+    seed: int, epoch: int, positions_B: np.ndarray, view: int, place: int, draws: int
+) -> np.ndarray:
+    """[B, draws] float64 in [0, 1): a row for each position, whatever the others are.
+
+    counter = (position * blocks + n, view, place, epoch) with blocks = draws / 4, rounded up: rows
+    of positions that follow one another lie behind one another in one stream, so that a whole
+    batch costs one call and a few nanoseconds per number.
+
+    Args:
+        place: of the transform in the list of its view group.
+    """
+    blocks = -(-draws // WORDS)
+    u_BD = np.empty((len(positions_B), draws))
+    breaks = np.flatnonzero(np.diff(positions_B) != 1) + 1
+    for first, last in zip([0, *breaks], [*breaks, len(positions_B)]):
+        if draws and first < last:
+            start = [int(positions_B[first]) * blocks, view, place, epoch]
+            rng = np.random.Generator(np.random.Philox(key=[seed, UNIFORMS], counter=start))
+            u_BD[first:last] = rng.random((last - first, blocks * WORDS))[:, :draws]
+    return u_BD
 
 
 def permute(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,9 +1,13 @@
-"""What several transforms share: checks of their parameters, and the search for a random box."""
+"""What several transforms share: checks of their parameters, and the search for a random box.
+
+Shape suffixes: N images, D uniforms, M images whose search goes on.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from PIL.Image import Resampling
 from torchvision.transforms import functional
 
@@ -38,6 +42,15 @@ def check_at_least(value: float, where: str, low: float = 0.0, high: float = mat
         raise ConfigError(f"{where}: {value} must be {limit}")
 
 
+def elementwise(function: Callable[[float], float], x_N: np.ndarray) -> np.ndarray:
+    """`function` of Python's `math` for each number.
+
+    NumPy's own exp or cos may differ in the last bit, from Python's and from processor to
+    processor; what happens to an image must not depend on how many are drawn at once.
+    """
+    return np.array([function(x) for x in x_N.tolist()])
+
+
 def random_sides(
     uniforms: Sequence[float], area: int, scale: Sequence[float], ratio: Sequence[float]
 ) -> Iterator[tuple[int, int]]:
@@ -51,3 +64,28 @@ def random_sides(
         a = area * (scale[0] + (scale[1] - scale[0]) * u_area)
         r = math.exp(log_low + (log_high - log_low) * u_ratio)
         yield round(math.sqrt(a * r)), round(math.sqrt(a / r))
+
+
+def fitting_sides(
+    u_ND: np.ndarray,
+    area: int,
+    scale: Sequence[float],
+    ratio: Sequence[float],
+    limits: tuple[int, int],
+) -> np.ndarray:
+    """[N, 2]: for each row the first of its `random_sides` from 1 to `limits`, or zeros.
+
+    Each row is bit for bit what `random_sides` gives for it.
+    """
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    sides_N2, open_M = np.zeros((len(u_ND), 2)), np.arange(len(u_ND))
+    for k in range(0, u_ND.shape[1], 2):
+        a_M = area * (scale[0] + (scale[1] - scale[0]) * u_ND[open_M, k])
+        r_M = elementwise(math.exp, log_low + (log_high - log_low) * u_ND[open_M, k + 1])
+        tried_M2 = np.rint(np.sqrt(np.stack([a_M * r_M, a_M / r_M], -1)))
+        fits_M = ((tried_M2 > 0) & (tried_M2 <= limits)).all(-1)
+        sides_N2[open_M[fits_M]] = tried_M2[fits_M]
+        open_M = open_M[~fits_M]
+        if not len(open_M):
+            break
+    return sides_N2

@@ -1,14 +1,21 @@
 """Loss of sharpness."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageFilter
+from torch import Tensor
 
 from vissl_lite import TRANSFORMS
+from vissl_lite.data import colours
+from vissl_lite.data.opencv import opencv
+from vissl_lite.data.transform import Transform, placed
+from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_probability, check_range
 
 
 @TRANSFORMS.register("gaussian_blur")
-class GaussianBlur:
+class GaussianBlur(Transform):
     """Gaussian blur of random width with probability p.
 
     The kernel is Pillow's, three box blurs with the variance of the Gaussian, as in the code of
@@ -19,14 +26,29 @@ class GaussianBlur:
         sigma: range of the standard deviation in pixels, uniform; SimCLR's, whatever the size.
     """
 
+    draws = 2
+
     def __init__(self, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0)):
         check_probability(p, "gaussian_blur.p")
         check_range(sigma, "gaussian_blur.sigma")
         self.p, self.sigma = p, sigma
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        apply, u = rng.random(2).tolist()
-        if apply >= self.p:
-            return image
+    def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
+        """[sigma], 0 where the image stays as it is."""
         low, high = self.sigma
-        return image.filter(ImageFilter.GaussianBlur(low + (high - low) * u))
+        return np.where(u_ND[:, :1] < self.p, low + (high - low) * u_ND[:, 1:], 0.0)
+
+    def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(p[0])) if p[0] else image
+
+    def on_array(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if not p[0]:
+            return placed(pixels, out)
+        if not opencv():
+            return super().on_array(pixels, p, out)
+        return _pixels.blur(pixels, p[0], out)
+
+    def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:
+        return colours.blur(x_NCHW, p_NP[:, 0], self.sigma[1])

@@ -1,13 +1,14 @@
 """A few random operations out of fourteen, all of one strength."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from vissl_lite import TRANSFORMS
+from vissl_lite.data.transform import Transform
 from vissl_lite.transforms._common import F, Interpolation, check_at_least
 
 LEVELS = 30  # magnitude 30 is full strength
@@ -47,7 +48,7 @@ UNSIGNED = frozenset({"identity", "posterize", "solarize", "autocontrast", "equa
 
 
 @TRANSFORMS.register("rand_augment")
-class RandAugment:
+class RandAugment(Transform):
     """RandAugment: num_ops operations, drawn from 14 with replacement (arXiv 1909.13719).
 
     Operations, their ranges and the defaults are torchvision's; shifts, turns and enhancements take
@@ -64,11 +65,18 @@ class RandAugment:
         check_at_least(magnitude, "rand_augment.magnitude", high=LEVELS)
         self.num_ops, self.magnitude = num_ops, magnitude
         self.mode = InterpolationMode(interpolation)
+        self.draws = 2 * num_ops
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
+        """For each operation its place among the fourteen, and its sign if it has one."""
+        p_ND = np.where(u_ND < 0.5, 1.0, -1.0)
+        p_ND[:, ::2] = np.floor(u_ND[:, ::2] * len(OPERATIONS))
+        return p_ND
+
+    def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         names = list(OPERATIONS)
-        for u_name, u_sign in rng.random((self.num_ops, 2)).tolist():
-            name = names[int(u_name * len(names))]
-            sign = 1 if name in UNSIGNED or u_sign < 0.5 else -1
-            image = OPERATIONS[name](image, sign * self.magnitude / LEVELS, self.mode)
+        for place, sign in zip(p[::2], p[1::2]):
+            name = names[int(place)]
+            m = self.magnitude / LEVELS * (1 if name in UNSIGNED else sign)
+            image = OPERATIONS[name](image, m, self.mode)
         return image

@@ -1,16 +1,23 @@
 """A hole in the image."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from vissl_lite import TRANSFORMS
-from vissl_lite.transforms._common import TRIES, check_probability, check_range, random_sides
+from vissl_lite.data.transform import Transform, placed
+from vissl_lite.transforms._common import TRIES, check_probability, check_range, fitting_sides
+
+SEEDS = 2**24  # so many whole numbers float32 can tell apart
+MASK = 2**32 - 1
 
 
 @TRANSFORMS.register("random_erasing")
-class RandomErasing:
+class RandomErasing(Transform):
     """Paints over a random rectangle with probability p.
 
     From Zhong et al. 2017 (arXiv 1708.04896); the defaults and the search for a rectangle are
@@ -35,21 +42,62 @@ class RandomErasing:
         check_range(scale, "random_erasing.scale", high=1.0)
         check_range(ratio, "random_erasing.ratio")
         self.p, self.scale, self.ratio, self.fill = p, scale, ratio, fill
+        self.draws = 2 * TRIES + 3 + (fill == "noise")
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        apply, u_top, u_left, *uniforms = rng.random(2 * TRIES + 3).tolist()
-        width, height = image.size
-        if apply >= self.p:
-            return image
-        for h, w in random_sides(uniforms, width * height, self.scale, self.ratio):
-            if 0 < h < height and 0 < w < width:
-                top, left = int(u_top * (height - h + 1)), int(u_left * (width - w + 1))
-                image = image.copy()
-                image.paste(self._patch(h, w, rng), (left, top))
-                return image
-        return image
+    def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
+        """[left, top, right, bottom, seed of the noise]; an empty box leaves the image alone."""
+        u_apply, u_top, u_left, tries_NT = *u_ND[:, :3].T, u_ND[:, 3 : 2 * TRIES + 3]
+        limits = (height - 1, width - 1)
+        sides_N2 = fitting_sides(tries_NT, width * height, self.scale, self.ratio, limits)
+        h_N, w_N = np.where(u_apply[:, None] < self.p, sides_N2, 0).T
+        top_N = np.floor(u_top * (height - h_N + 1))
+        left_N = np.floor(u_left * (width - w_N + 1))
+        seed_N = np.floor(u_ND[:, -1] * SEEDS)
+        return np.stack([left_N, top_N, left_N + w_N, top_N + h_N, seed_N], 1)
 
-    def _patch(self, h: int, w: int, rng: np.random.Generator) -> Image.Image:
-        if isinstance(self.fill, str):
-            return Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8))
-        return Image.new("RGB", (w, h), self.fill)
+    def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
+        return Image.fromarray(self.on_array(np.asarray(image), p))
+
+    def on_array(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        left, top, right, bottom, seed = map(int, p)
+        if left == right:
+            return placed(pixels, out)
+        out = placed(pixels, np.empty_like(pixels) if out is None else out)
+        inside = slice(top, bottom), slice(left, right)
+        if self.fill == "noise":
+            out[inside] = noise(seed, np.arange(pixels.size).reshape(pixels.shape)[inside])
+        else:
+            out[inside] = self.fill
+        return out
+
+    def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:
+        height, width = x_NCHW.shape[2:]
+        left, top, right, bottom, seed_N111 = p_NP[:, :, None, None, None].unbind(1)
+        j_W = torch.arange(width, device=x_NCHW.device)
+        i_H1 = torch.arange(height, device=x_NCHW.device)[:, None]
+        inside_N1HW = (left <= j_W) & (j_W < right) & (top <= i_H1) & (i_H1 < bottom)
+        if self.fill == "noise":
+            place_HWC = torch.arange(x_NCHW[0].numel(), device=x_NCHW.device)
+            place_CHW = place_HWC.view(height, width, -1).permute(2, 0, 1)
+            paint = noise(seed_N111.long(), place_CHW).to(x_NCHW.dtype)
+        else:
+            paint = x_NCHW.new_tensor(self.fill)[:, None, None]
+        return torch.where(inside_N1HW, paint, x_NCHW)
+
+
+def noise(seed: Any, place: Any) -> Any:
+    """A value from 0 to 255 for each place of an image: a hash, the same on every device.
+
+    Args:
+        seed, place: integers; numbers, arrays or tensors of them.
+    """
+    return _mix(_mix(seed) + place) & 255
+
+
+def _mix(x: Any) -> Any:
+    """32 bits, each of which depends on all of x (Appleby's MurmurHash3, its last step)."""
+    x = (x ^ (x >> 16)) * 0x85EBCA6B & MASK
+    x = (x ^ (x >> 13)) * 0xC2B2AE35 & MASK
+    return x ^ (x >> 16)

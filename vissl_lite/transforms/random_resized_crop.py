@@ -5,9 +5,21 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from vissl_lite import TRANSFORMS
-from vissl_lite.transforms._common import TRIES, check_range, random_sides, resampling
+from vissl_lite.data.resize import crop_resize
+from vissl_lite.data.transform import Transform, placed
+from vissl_lite.transforms import _resample
+from vissl_lite.transforms._common import (
+    TRIES,
+    check_range,
+    fitting_sides,
+    random_sides,
+    resampling,
+)
+
+MANY = 32  # rows from which on `crop_boxes` is faster than `crop_box` for each
 
 
 def crop_box(
@@ -30,13 +42,29 @@ def crop_box(
             top = int(uniforms[-2] * (height - h + 1))
             left = int(uniforms[-1] * (width - w + 1))
             return left, top, left + w, top + h
+    return _central_box(width, height, ratio)
+
+
+def crop_boxes(
+    width: int, height: int, scale: Sequence[float], ratio: Sequence[float], u_ND: np.ndarray
+) -> np.ndarray:
+    """[N, 4]: `crop_box` for each row of uniforms, bit for bit."""
+    w_N, h_N = fitting_sides(u_ND[:, : 2 * TRIES], width * height, scale, ratio, (width, height)).T
+    top_N = np.floor(u_ND[:, -2] * (height - h_N + 1))
+    left_N = np.floor(u_ND[:, -1] * (width - w_N + 1))
+    box_N4 = np.stack([left_N, top_N, left_N + w_N, top_N + h_N], 1)
+    box_N4[w_N == 0] = _central_box(width, height, ratio)
+    return box_N4
+
+
+def _central_box(width: int, height: int, ratio: Sequence[float]) -> tuple[int, int, int, int]:
     w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
 
 @TRANSFORMS.register("random_resized_crop")
-class RandomResizedCrop:
+class RandomResizedCrop(Transform):
     """Crop of random area and aspect ratio, resized to the size of the view.
 
     The defaults are those of Inception (Szegedy et al. 2015, arXiv 1409.4842, section 6), SimCLR
@@ -46,7 +74,15 @@ class RandomResizedCrop:
         scale: range of the crop's area as a fraction of the image's.
         ratio: range of width over height; its logarithm is uniform.
         size: pixels per side of the result.
+
+    Attributes:
+        linear: leave out antialiasing in `on_array` (`data.resize: linear`).
     """
+
+    draws = 2 * TRIES + 2
+    shape = "view"
+    cuts = True
+    linear = False
 
     def __init__(
         self,
@@ -59,9 +95,30 @@ class RandomResizedCrop:
         check_range(scale, "random_resized_crop.scale", high=1.0)
         check_range(ratio, "random_resized_crop.ratio")
         self.scale, self.ratio, self.size = scale, ratio, size
-        self.resampling = resampling(interpolation)
+        self.interpolation: Literal["bilinear", "bicubic"] = interpolation
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        uniforms = rng.random(2 * TRIES + 2).tolist()
-        box = crop_box(*image.size, self.scale, self.ratio, uniforms)
-        return image.crop(box).resize((self.size, self.size), self.resampling)
+    def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
+        """[left, top, right, bottom]"""
+        if len(u_ND) >= MANY:
+            return crop_boxes(width, height, self.scale, self.ratio, u_ND)
+        boxes = [crop_box(width, height, self.scale, self.ratio, u) for u in u_ND.tolist()]
+        return np.array(boxes, float).reshape(-1, 4)
+
+    def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
+        left, top, right, bottom = map(int, p)
+        crop = image.crop((left, top, right, bottom))
+        return crop.resize((self.size, self.size), resampling(self.interpolation))
+
+    def on_array(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        box, size = [int(edge) for edge in p], (self.size, self.size)
+        if box != p:  # between pixels, of a photograph that was shrunk while it was decoded
+            kernel, (left, top, right, bottom) = resampling(self.interpolation), p
+            crop = Image.fromarray(pixels).resize(size, kernel, (left, top, right, bottom))
+            return placed(np.asarray(crop), out)
+        return crop_resize(pixels, box, size, self.interpolation, out, self.linear)
+
+    def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:
+        size = (self.size, self.size)
+        return _resample.crop_resize(x_NCHW, p_NP, size, self.interpolation)

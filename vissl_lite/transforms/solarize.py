@@ -1,14 +1,23 @@
 """Bright colours inverted."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from vissl_lite import TRANSFORMS
+from vissl_lite.data import colours
+from vissl_lite.data.opencv import opencv
+from vissl_lite.data.transform import Transform, placed
+from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_at_least, check_probability
+
+NEVER = 256  # a threshold that no value reaches
 
 
 @TRANSFORMS.register("solarize")
-class Solarize:
+class Solarize(Transform):
     """Inverts all values from a threshold upward, with probability p.
 
         x -> x if x < threshold else 255 - x
@@ -18,10 +27,29 @@ class Solarize:
         threshold: 128, half of the range, in BYOL and DINO; fixed, whereas VISSL drew it at random.
     """
 
+    draws = 1
+
     def __init__(self, p: float = 0.2, threshold: int = 128):
         check_probability(p, "solarize.p")
-        check_at_least(threshold, "solarize.threshold", high=256)
+        check_at_least(threshold, "solarize.threshold", high=NEVER)
         self.p, self.threshold = p, threshold
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        return image if rng.random() >= self.p else ImageOps.solarize(image, self.threshold)
+    def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
+        """[threshold]"""
+        return np.where(u_ND < self.p, float(self.threshold), NEVER)
+
+    def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
+        return image if p[0] == NEVER else ImageOps.solarize(image, int(p[0]))
+
+    def on_array(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if p[0] == NEVER:
+            return placed(pixels, out)
+        if not opencv():
+            return super().on_array(pixels, p, out)
+        x = _pixels.VALUES
+        return _pixels.look_up(pixels, np.where(x < p[0], x, 255 - x), out)
+
+    def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:
+        return colours.solarize(x_NCHW, p_NP[:, 0])
