@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from distributed import run_ranks
 
-from vissl_lite.sources import _progress
+from vissl_lite import progress
 from vissl_lite.sources._columns import Column, ColumnWriter, Strings, write_strings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "source_index.py"
@@ -55,14 +55,14 @@ def test_empty_and_odd_strings(tmp_path):
 
 
 def test_progress_in_plain_lines(capsys, monkeypatch):
-    with _progress.counter("short") as progress:
-        progress.add(5)
+    with progress.counter("short") as count:
+        count.add(5)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_progress, "QUIET", 0.0)
-    monkeypatch.setattr(_progress.Counter, "interval", 0.0)
-    with _progress.counter("listing /data") as progress:
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    monkeypatch.setattr(progress.Counter, "interval", 0.0)
+    with progress.counter("listing /data") as count:
         for _ in range(2048):
-            progress.add()
+            count.add()
         time.sleep(0.01)
     assert capsys.readouterr().err.splitlines() == [
         f"listing /data: {n} in 0 s" for n in ("1,024", "2,048", "2,048")
@@ -72,6 +72,6 @@ def test_progress_in_plain_lines(capsys, monkeypatch):
 def test_progress_as_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    with _progress.counter("listing", total=3) as progress:
-        progress.add(3)
+    with progress.counter("listing", total=3) as count:
+        count.add(3)
     assert "3/3" in capsys.readouterr().err

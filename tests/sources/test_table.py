@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyarrow import feather
 from sklearn.datasets import load_digits
 
 from vissl_lite import ConfigError
@@ -198,3 +199,39 @@ def test_mistakes(rows, tmp_path):
     pq.write_table(pa.table({"image": [b"png"]}), tmp_path / "mixed-2.parquet")
     with pytest.raises(ConfigError, match=r"image of row 0 of .*mixed-2.parquet is bytes; needs"):
         Table(str(tmp_path / "mixed-*"))
+
+
+@pytest.mark.parametrize("kind", ["stream", "file", "feather"])
+@pytest.mark.parametrize("struct", [False, True])
+def test_arrow(rows, tmp_path, kind, struct):
+    """Arrow IPC in both formats; Hugging Face keeps datasets as streams of {bytes, path}."""
+    images = [encoded(i) for i in range(N)]
+    images = [{"bytes": image, "path": f"{i}.png"} for i, image in enumerate(images)]
+    images = images if struct else [image["bytes"] for image in images]
+    table = pa.table(
+        {"image": images, "label": DIGITS.target[:N], "tags": [r["tags"] for r in rows]}
+    )
+    path = tmp_path / ("t.feather" if kind == "feather" else "t.arrow")
+    if kind == "feather":
+        feather.write_feather(table, path, compression="zstd")
+    else:
+        new = pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=9)
+    source = Table(str(path), label="label")
+    assert [s.image for s in source] == [encoded(i) for i in range(N)]
+    assert [s.label for s in source] == DIGITS.target[:N].tolist()
+    assert [s.tags for s in Table(str(path), tags="tags")] == [[1, 2], [], [2, 2, 0], [0]] * 10
+    with pytest.raises(ConfigError, match=r"no column 'lable'; did you mean 'label'"):
+        Table(str(path), label="lable")
+
+
+def test_broken_arrow(tmp_path):
+    table = pa.table({"image": [b"x" * 1000] * 20})
+    with pa.ipc.new_stream(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    whole = (tmp_path / "t.arrow").read_bytes()
+    for content in (whole[:3000], b"ARROW1 and no more", b"", b"\x89PNG"):
+        (tmp_path / "cut.arrow").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"cut.arrow cannot be read as Arrow"):
+            Table(str(tmp_path / "cut.arrow"))

@@ -1,4 +1,4 @@
-"""Rows of CSV, JSONL and Parquet files, one after the other, in bounded memory."""
+"""Rows of CSV, JSONL, Parquet and Arrow files, one after the other, in bounded memory."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from vissl_lite.errors import ConfigError, did_you_mean
 
-BATCH = 256  # rows of Parquet held at once: tens of megabytes when they hold images
+BATCH = 256  # rows of Parquet and Arrow held at once: tens of megabytes when they hold images
 
 
 def read_rows(file: Path, columns: list[str]) -> Iterator[tuple]:
@@ -72,6 +72,28 @@ def _parquet(file: Path, columns: list[str]) -> Iterator[tuple]:
         raise ConfigError(f"table: {file} cannot be read as Parquet ({error})") from error
 
 
+def _arrow(file: Path, columns: list[str]) -> Iterator[tuple]:
+    """The file or the stream format of Arrow IPC; Hugging Face datasets are kept as streams."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(file)) as memory:
+            is_file = memory.read(6) == b"ARROW1"
+            memory.seek(0)
+            if is_file:
+                opened = pa.ipc.open_file(memory)
+                batches = map(opened.get_batch, range(opened.num_record_batches))
+            else:
+                opened = batches = pa.ipc.open_stream(memory)
+            _check(file, columns, opened.schema.names)
+            for batch in batches:
+                for start in range(0, batch.num_rows, BATCH):
+                    part = batch.slice(start, BATCH)
+                    yield from zip(*(part.column(column).to_pylist() for column in columns))
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"table: {file} cannot be read as Arrow ({error})") from error
+
+
 def _check(where: Any, columns: list[str], header: Any) -> None:
     for column in columns:
         if column not in header:
@@ -87,4 +109,6 @@ READERS = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
 }

@@ -9,11 +9,11 @@ import numpy as np
 
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError
+from vissl_lite.progress import counter
 from vissl_lite.sources._classes import TargetWriter
 from vissl_lite.sources._columns import Strings, bytes_writer
 from vissl_lite.sources._files import read_excluded
 from vissl_lite.sources._index import prepared, stamp
-from vissl_lite.sources._progress import counter
 from vissl_lite.sources._source import IndexedSource, existing, existing_file
 
 

@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError
+from vissl_lite.progress import counter
 from vissl_lite.sources._classes import TargetWriter, read_names, split_tags
 from vissl_lite.sources._columns import Ragged, bytes_writer
 from vissl_lite.sources._index import prepared, stamp
-from vissl_lite.sources._progress import counter
 from vissl_lite.sources._rows import read_rows
 from vissl_lite.sources._source import IndexedSource, existing, existing_file
 
 
 @SOURCES.register("table")
 class Table(IndexedSource):
-    """A CSV, TSV, JSONL or Parquet table, or several: images, and a label or hashtags of each.
+    """Tables in CSV, TSV, JSONL, Parquet or Arrow: images, and a label or hashtags of each.
 
     The columns named here are copied once into an index (`_index.py`), because none of these
     formats can be read one row at a time. Images held as bytes are copied too, so the index needs

@@ -8,6 +8,7 @@ from typing import Any
 
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError
+from vissl_lite.progress import counter
 from vissl_lite.sources._classes import TargetWriter, read_names, split_tags
 from vissl_lite.sources._columns import (
     Column,
@@ -19,7 +20,6 @@ from vissl_lite.sources._columns import (
 )
 from vissl_lite.sources._files import EXTENSIONS
 from vissl_lite.sources._index import prepared, stamp
-from vissl_lite.sources._progress import counter
 from vissl_lite.sources._source import IndexedSource, existing_file
 from vissl_lite.sources._tar import expand_braces, samples
 

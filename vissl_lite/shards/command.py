@@ -1,0 +1,245 @@
+"""`vissl-lite shards build|verify|info`: images in a few large files, for fast reading."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from vissl_lite import SOURCES
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.overrides import compose
+from vissl_lite.shards.build import build
+from vissl_lite.shards.convert import GIB, Settings
+from vissl_lite.shards.finish import BROKEN
+from vissl_lite.shards.stopped import BuildStopped
+from vissl_lite.shards.verify import damages
+from vissl_lite.sources._packed import MANIFEST, Manifest
+from vissl_lite.sources._rows import READERS
+from vissl_lite.sources.packed import Packed
+
+USAGE = f"""usage: vissl-lite shards build SOURCE [key=value ...] --out DIR [options]
+       vissl-lite shards verify DIR
+       vissl-lite shards info DIR
+
+build    packs the images of a source into a few large files, which training reads with
+         data/source=packed data.source.path=DIR. Started again after a stop, it goes on.
+verify   reads everything and names the images that are damaged; exit code 1 if there are any
+info     what DIR, also an address, holds
+
+SOURCE is
+  a folder of images                    source image_folder
+  a tar file, a pattern in quotes       tar_shards
+  {", ".join(READERS)}
+                                        table
+  .txt or .npy with paths               file_list
+  a folder or address of shards         packed
+  the name of any source                with its parameters as key=value
+  config=RECIPE                         data.source of that recipe
+key=value are parameters of the source, such as label=cls, or changes of the recipe.
+
+--out DIR        new, empty, or holding a build of the same that was stopped
+--short-side N   shrink images whose shorter side is longer; none is enlarged; default: keep all
+--quality Q      of the JPEGs that shrunk images become, 1 to 95; default 90. Images that are not
+                 shrunk keep their bytes
+--raw            keep uint8 pixels: no decoding in training, several times the room
+--workers N      processes; default: all cores. The result does not depend on it
+--max-broken N   images that cannot be read are left out and listed in DIR/{BROKEN}; more than N
+                 stop the build; default 100
+--shard-size S   GiB of a data file, below 4; default 1
+"""
+SMALL_SIDE = 400  # below it SwAV's small crops lose resolution
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code.
+
+    Raises:
+        ConfigError: a mistake in the words, or something wrong with source or folder.
+    """
+    if not words or {"-h", "--help"} & set(words):
+        print(USAGE)
+        return 0
+    if words[0] not in COMMANDS:
+        close = did_you_mean(words[0], COMMANDS) or ";"
+        raise ConfigError(f"shards: unknown {words[0]!r}{close} there are: {', '.join(COMMANDS)}")
+    try:
+        return COMMANDS[words[0]](words[1:])
+    except BuildStopped as error:
+        print(f"shards build: {error}", file=sys.stderr)
+        return 1
+
+
+def _build(words: Sequence[str]) -> int:
+    options = _parsed(words)
+    out = Path(options.out).expanduser().absolute()
+    config = source_config(options.source)
+    settings = Settings(
+        options.short_side, options.quality, options.raw, int(options.shard_size * GIB)
+    )
+    if settings.short_side is not None and settings.short_side < SMALL_SIDE:
+        print(_small(settings.short_side))
+    source = SOURCES.build(config, "shards build")
+    full = SOURCES.check(config, "shards build")
+    identity = {key: value for key, value in full.items() if key not in ("index", "refresh")}
+    manifest = build(source, identity, settings, out, options.workers, options.max_broken)
+    print(summary(manifest, str(out)))
+    return 0
+
+
+def _small(side: int) -> str:
+    low, high = (round(side * share**0.5) for share in (0.05, 0.14))
+    return (
+        f"note: SwAV's small crops, 5 to 14 % of an image, are {low} to {high} pixels wide at"
+        f" --short-side {side} and would be enlarged to 96: another augmentation than that of the"
+        f" originals; {SMALL_SIDE} keeps it"
+    )
+
+
+def _verify(words: Sequence[str]) -> int:
+    path = _only("verify", words)
+    found = 0
+    for sentence in damages(path):
+        print(sentence)
+        found += 1
+    print(f"{path}: {found:,} damaged" if found else f"{path}: all images fit their checksums")
+    return 1 if found else 0
+
+
+def _info(words: Sequence[str]) -> int:
+    path = _only("info", words)
+    source = Packed(path)
+    print(summary(source.manifest, path))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "build": _build,
+    "verify": _verify,
+    "info": _info,
+}
+
+
+def source_config(words: Sequence[str]) -> dict[str, Any]:
+    """The config of the source that the words of a command line mean.
+
+    Raises:
+        ConfigError: neither a recipe, nor a source, nor a path of a known kind.
+    """
+    if any(word.startswith("config=") for word in words):
+        return dict(compose(words).data.source)
+    first, rest = words[0], words[1:]
+    if wrong := [word for word in rest if "=" not in word]:
+        raise ConfigError(
+            f"shards build: {wrong[0]!r} is no key=value; put a pattern of paths in quotes, so that"
+            " the shell leaves it as it is"
+        )
+    given = {key: yaml.safe_load(value) for key, _, value in (w.partition("=") for w in rest)}
+    if first in SOURCES:
+        return {"name": first, **given}
+    return {"name": _kind(first), "path": first, **given}
+
+
+def _kind(path: str) -> str:
+    """The source that reads what lies there."""
+    ending = Path(path).suffix.lower()
+    by_ending = {".tar": "tar_shards", ".txt": "file_list", ".npy": "file_list"}
+    by_ending |= dict.fromkeys(READERS, "table")
+    if "://" in path or (Path(path) / MANIFEST).is_file():
+        return "packed"
+    if ending in by_ending:
+        return by_ending[ending]
+    if Path(path).expanduser().is_dir() or "/" in path:  # the source says what is missing
+        return "image_folder"
+    raise ConfigError(
+        f"shards build: {path!r} is no folder, no {', '.join(by_ending)} and no source"
+        f"{did_you_mean(path, SOURCES) or ';'} sources: {', '.join(SOURCES.names())}"
+    )
+
+
+def summary(manifest: Manifest, path: str) -> str:
+    """What shards hold, in a few lines."""
+    settings = manifest.settings
+    if manifest.raw:
+        form = "pixels, not encoded"
+    elif settings.get("short_side"):
+        form = f"encoded; JPEG of quality {settings.get('quality')} where shrunk"
+    else:
+        form = "encoded, as in the source"
+    side = settings.get("short_side")
+    targets = [word for word in ("labels", "tags") if getattr(manifest, word)]
+    classes = "" if manifest.num_classes is None else f", {manifest.num_classes:,} classes"
+    broken = f"; {manifest.broken:,} broken ones left out" if manifest.broken else ""
+    lines = {
+        "images": f"{manifest.images:,}, {form}{broken}",
+        "short side": f"at most {side}" if side else "as in the source",
+        "targets": (" and ".join(targets) or "none") + classes,
+        "size": f"{_bytes(manifest.size)} in {len(manifest.data):,} files, columns"
+        f" {_bytes(manifest.index_size)}",
+        "source": f"{manifest.source.get('name')} {manifest.source.get('path', '')}",
+        "to read them": f"data/source=packed data.source.path={path}",
+    }
+    return "\n".join([path, *(f"  {key:13} {value}" for key, value in lines.items())])
+
+
+def _bytes(size: float) -> str:
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(int(size).bit_length() - 1, 0) // 10, 4)
+    return f"{size / 1024**power:,.{min(power, 1)}f} {units[power]}"
+
+
+# ---------------------------------------------------------------- words
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as every command here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"shards build: {message}; see vissl-lite shards --help")
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="shards build", add_help=False, allow_abbrev=False)
+    parser.add_argument("source", nargs="+", metavar="SOURCE")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--short-side", type=_within(1, 65_535))
+    parser.add_argument("--quality", type=_within(1, 95), default=90)
+    parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--workers", type=_within(1, 4096), default=_cores())
+    parser.add_argument("--max-broken", type=_within(0, 10**12), default=100)
+    parser.add_argument("--shard-size", type=_size, default=1.0)
+    return parser.parse_intermixed_args(words)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _within(low: int, high: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return int(text)
+
+    return whole
+
+
+def _size(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 4:  # offsets have 32 bits
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 4")
+    return size
+
+
+def _only(command: str, words: Sequence[str]) -> str:
+    if len(words) != 1:
+        raise ConfigError(f"shards {command}: needs one folder or address, got {len(words)}")
+    return words[0]
