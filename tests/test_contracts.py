@@ -14,6 +14,8 @@ import vissl_lite
 from vissl_lite import REGISTRIES
 from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.plugins import FOLDERS, load_entries
+from vissl_lite.shards.build import build as pack
+from vissl_lite.shards.convert import Settings
 
 load_entries()
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,7 @@ GIVEN = {  # what an entry cannot do without
     ("source", "file_list"): {"path": "{tmp}/list.txt"},
     ("source", "table"): {"path": "{tmp}/table.csv"},
     ("source", "tar_shards"): {"path": "{tmp}/shard.tar"},
+    ("source", "packed"): {"path": "{tmp}/shards"},
     ("source", "torchvision"): {"dataset": "FakeData", "split": None},
     ("source", "mix"): {"sources": ["digits", "digits"]},
     ("loss", "binary_cross_entropy"): {"target": "tags"},
@@ -67,7 +70,7 @@ def build(tmp_path, monkeypatch):
 
 
 def fill(value, tmp):
-    """Puts an image, a list, a table and a tar into `tmp`."""
+    """Puts an image, a list, a table, a tar and shards into `tmp`."""
     if not (isinstance(value, str) and "{tmp}" in value):
         return value
     (tmp / "images").mkdir(exist_ok=True)
@@ -78,6 +81,7 @@ def fill(value, tmp):
 
     with tarfile.open(tmp / "shard.tar", "w") as tar:
         tar.add(tmp / "images" / "0.png", "0.png")
+    pack(REGISTRIES["source"]["synthetic"](n=1, size=9), {}, Settings(), tmp / "shards", 1, 0)
     return value.replace("{tmp}", str(tmp))
 
 

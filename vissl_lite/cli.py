@@ -1,4 +1,4 @@
-"""The command line: `vissl-lite config=RECIPE [key=value ...]`, `list`, `plan`, `bench step`.
+"""The command line: `vissl-lite config=RECIPE [key=value ...]`, `list`, `plan`, `bench`, `shards`.
 
 `python tools/run.py ...` is the same. Everything of Hydra works: `-m`, `--help`, `--cfg job`, TAB
 completion. What the user got wrong is printed as one block, with exit code 2. A run that wants
@@ -27,7 +27,7 @@ from vissl_lite import listing
 from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import save_config
 from vissl_lite.engine.tensor_files import SaveFailed
-from vissl_lite.errors import ConfigError, NonFiniteLoss, did_you_mean
+from vissl_lite.errors import ConfigError, NonFiniteLoss, WorkerDied, did_you_mean
 from vissl_lite.overrides import from_file, hydra_arguments, is_sweep, only_chosen
 from vissl_lite.parallel import launch
 from vissl_lite.parallel.agreement import (
@@ -78,7 +78,7 @@ def report(error: Exception) -> int:
     """Prints what the user has to know of an error, once for all ranks; returns the exit code."""
     if isinstance(error, USER_ERRORS):
         text, code = block(error), launch.EXIT_CONFIG
-    elif isinstance(error, (NonFiniteLoss, SaveFailed)):
+    elif isinstance(error, (NonFiniteLoss, SaveFailed, WorkerDied)):
         text, code = f"training stopped: {error}", 1
     elif isinstance(error, ProcessFailed):
         text, code = error.message, error.code
@@ -131,10 +131,18 @@ def _command(args: list[str]) -> int:
 
         plan(args[1:])
         return 0
+    if args[:1] == ["shards"]:
+        from vissl_lite.shards.command import main as shards
+
+        return shards(args[1:])
     if args[:2] == ["bench", "step"]:
         from vissl_lite.profile.command import main as bench_step
 
         return bench_step(args[2:])
+    if args[:2] == ["bench", "data"]:
+        from vissl_lite.profile.data import main as bench_data
+
+        return bench_data(args[2:])
     if "--help" in args or "-h" in args:
         listing.print_help()
         return 0

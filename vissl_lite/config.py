@@ -44,6 +44,10 @@ class Data:
     std: tuple[float, float, float] = IMAGENET_STD
     workers: int | Literal["auto"] = "auto"  # processes per rank; auto: 0 on CPU, else by cores
     max_broken: float = 0.01  # share of unreadable images that stops the run
+    backend: Literal["fast", "reference"] = "fast"  # reference: Pillow from end to end
+    augment_on: Literal["auto", "worker", "device"] = "auto"  # where flips and colours are made
+    in_memory: bool | Literal["auto"] = "auto"  # all images as one tensor on the device
+    resize: Literal["antialias", "linear"] = "antialias"  # linear: faster, aliased, another image
 
 
 @dataclass

@@ -25,6 +25,13 @@ class NonFiniteLoss(RuntimeError):
     """
 
 
+class WorkerDied(RuntimeError):
+    """A process that makes batches ended: of what, and at which image.
+
+    The command line prints it without a traceback and exits with code 1.
+    """
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Returns `; did you mean 'temperature'?` when an option is close to `word`, else ''."""
     close = difflib.get_close_matches(str(word), [str(option) for option in options], n=1)

@@ -21,6 +21,8 @@ start from weights       vissl-lite config=evaluate/knn init=runs/NAME/DATE
 several processes        vissl-lite config=... takes all GPUs; launch.processes=N
 what fits                vissl-lite plan config=... world_size=512 gpu=h100-80gb
 where time goes          vissl-lite bench step config=...
+what images cost         vissl-lite bench data config=...
+pack a data set          vissl-lite shards build FOLDER --out DIR --short-side 400
 on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
 TAB completion           eval "$(vissl-lite -sc install=bash)"
 Hydra's own options      vissl-lite --hydra-help

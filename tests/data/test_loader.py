@@ -1,18 +1,22 @@
 """The stream of batches is the same bytes for any workers and ranks, and after a resume."""
 
+import functools
 import hashlib
 
 import numpy as np
 import pytest
 import torch
+from data.some_sources import Numbers
 from PIL import Image
 
 from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample, Tags
-from vissl_lite.data.loader import Loader, ViewDataset
+from vissl_lite.data.dataset import ViewDataset
+from vissl_lite.data.fast import FastViews
+from vissl_lite.data.loader import Loader
 from vissl_lite.data.sampler import Order, StepSampler
 from vissl_lite.data.views import Views
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, WorkerDied
 from vissl_lite.plugins import load_entries
 
 CPU = torch.device("cpu")
@@ -33,10 +37,18 @@ VIEWS = [
 ]
 
 
-def dataset(source=None):
+BACKENDS = {
+    "reference": lambda views: views,
+    "worker": lambda views: FastViews(views, on_device=False),
+    "device": lambda views: FastViews(views, on_device=True),
+}
+
+
+def dataset(source=None, backend="reference", views=VIEWS):
     load_entries()
     source = source or SOURCES.build({"name": "digits", "split": "test"})
-    return ViewDataset(source, Views.build(VIEWS), Order.of(source, SEED), SEED)
+    chosen = BACKENDS[backend](Views.build(views))
+    return ViewDataset(source, chosen, Order.of(source, SEED), SEED)
 
 
 def digest(batches):
@@ -52,8 +64,8 @@ def digest(batches):
     return hashes
 
 
-def stream(workers, world, start):
-    data = dataset()
+def stream(workers, world, start, backend="reference"):
+    data = dataset(backend=backend)
     samplers = [
         StepSampler(len(data.order), BATCH, STEPS, start=start, rank=r, world=world)
         for r in range(world)
@@ -62,28 +74,78 @@ def stream(workers, world, start):
 
 
 @pytest.fixture(scope="module")
-def reference():
-    return stream(workers=0, world=1, start=0)
+def whole():
+    """The stream of one process without workers, from the start, of each back end."""
+    return functools.cache(lambda backend: stream(workers=0, world=1, start=0, backend=backend))
 
 
-@pytest.mark.parametrize("start", [0, 4])
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_same_bytes_for_any_workers_ranks_and_start(reference, workers, world, start):
-    assert stream(workers, world, start) == reference[start:]
+@pytest.mark.parametrize(
+    ("workers", "world", "start"), [(0, 2, 0), (0, 3, 4), (1, 1, 4), (2, 3, 0)]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_same_bytes_for_any_workers_ranks_and_start(whole, backend, workers, world, start):
+    assert stream(workers, world, start, backend) == whole(backend)[start:]
 
 
-def test_epochs_and_seeds_differ(reference):
-    assert len({h for _, h in reference}) == STEPS
+def test_epochs_and_seeds_differ(whole):
+    assert len({h for _, h in whole("reference")}) == STEPS
 
 
-def test_any_step_can_be_made_again():
-    data = dataset()
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_step_can_be_made_again(backend):
+    data = dataset(backend=backend)
     sampler = StepSampler(len(data.order), BATCH, STEPS, start=0, rank=0, world=1)
     loader = Loader(data, sampler, CPU, workers=0)
     fourth = list(loader)[3]
     again = loader.batch_of(3)
     assert all(torch.equal(a, b) for a, b in zip(fourth.views, again.views))
+
+
+# ---------------------------------------------------------------- worker processes
+
+
+WHOLE = [{"count": 2, "size": 12, "transforms": []}]
+
+
+def numbers(harm="", workers=2, steps=12, size=24):
+    data = dataset(Numbers(size, harm), "worker", WHOLE)
+    return Loader(data, StepSampler(size, 2, steps, start=0, rank=0, world=1), CPU, workers)
+
+
+def values(batch):
+    return batch.views[0][0, :, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_is_kept_does_not_change(workers):
+    """More batches at a time than there are slots."""
+    kept = list(numbers(workers=workers, steps=30))
+    assert len(kept) == 30
+    assert all(values(batch) == batch.index_B.tolist() for batch in kept)
+
+
+def test_memory_is_used_again():
+    addresses = {batch.views[0].data_ptr() for batch in numbers(workers=1, steps=30)}
+    assert len(addresses) <= 6
+
+
+@pytest.mark.parametrize(
+    ("harm", "text"),
+    [("kill", r"was killed by SIGKILL \(usually by"), ("exit", "ended with exit code 7")],
+)
+def test_a_dead_worker_names_its_image(harm, text):
+    with pytest.raises(WorkerDied, match=text) as caught:
+        list(numbers(harm))
+    assert str(caught.value).endswith("at image 5, number-5")
+
+
+def test_an_error_of_the_user_comes_from_a_worker_as_it_is():
+    with pytest.raises(ConfigError) as caught:
+        list(numbers("refuse"))
+    assert str(caught.value) == "data.source: no more numbers; count again"
+
+
+# ---------------------------------------------------------------- broken images
 
 
 class Files:

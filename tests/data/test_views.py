@@ -10,7 +10,7 @@ from PIL import Image
 
 from vissl_lite import ConfigError
 from vissl_lite.data.decode import decode
-from vissl_lite.data.random import generator
+from vissl_lite.data.random import generator, uniforms
 from vissl_lite.data.views import ViewGroup, Views, problems
 from vissl_lite.plugins import load_entries
 
@@ -56,14 +56,27 @@ def test_pure_function(image):
 
 
 def test_view_index_counts_over_all_groups(image):
-    """Crop v is what its transforms make of generator(seed, epoch, position, v)."""
+    """Transform t of crop v follows uniforms(seed, epoch, position, v, t)."""
     views = Views.build(MULTI_CROP)
     crops = [(g, crop) for g, group in enumerate(views(image, 5, 6, 7)) for crop in group]
     for v, (g, crop) in enumerate(crops):
-        expected, rng = image, generator(5, 6, 7, v)
-        for transform in views.groups[g].transforms:
-            expected = transform(expected, rng)
+        expected = image
+        for t, transform in enumerate(views.groups[g].transforms):
+            u = uniforms(5, 6, np.array([7]), v, t, transform.draws)
+            p = transform.parameters(u, *expected.size)[0]
+            expected = transform.on_image(expected, p)
         np.testing.assert_array_equal(crop, np.asarray(expected))
+
+
+def test_a_transform_of_somebody_else_has_a_generator_of_its_own(image):
+    numbers = []
+
+    def noted(image, rng):
+        numbers.append(rng.random())
+        return image.crop((0, 0, 16, 16))
+
+    Views([ViewGroup(1, 16, [noted]), ViewGroup(2, 16, [noted])])(image, 5, 6, 7)
+    assert numbers == [generator(5, 6, 7, v).random() for v in range(3)]
 
 
 def test_no_transforms_for_images_that_fit(image):

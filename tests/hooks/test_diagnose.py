@@ -238,6 +238,7 @@ SWAV = (
     "++optimizer.lr=0.1",
     "++hooks.diagnose.patience=2",
     "++hooks.diagnose.stop=true",
+    "++seed=1",
 )
 
 

@@ -7,7 +7,7 @@ H, W, C height, width, channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,14 @@ class Tags:
         inner = [bound - first for bound in bounds[start : stop + 1]]
         return Tags(self.values_T[first:last], self.offsets[start : stop + 1] - first, inner)
 
+    def select(self, index_B: Tensor) -> Tags:
+        """The tags of some images, in that order."""
+        counts_B = self.counts_B()[index_B]
+        offsets = torch.cat([counts_B.new_zeros(1), counts_B.cumsum(0)])
+        shift_T = torch.repeat_interleave(self.offsets[index_B] - offsets[:-1], counts_B)
+        values_T = self.values_T[torch.arange(len(shift_T)) + shift_T]
+        return Tags(values_T, offsets, offsets.tolist())
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Tags:
         """The same tags with both tensors changed, such as moved to a device."""
         return Tags(change(self.values_T), change(self.offsets), self.bounds)
@@ -85,6 +93,9 @@ class Batch:
         tags: ragged class ids, or None.
         step: the optimizer step that this batch belongs to, counted from 0.
         broken: names of images that could not be read and were replaced.
+        slot: place of the views in the loader's buffers, while they are on their way from a worker.
+        unfinished: per view group, parameters [V, B, P] of each transform that a worker left to
+            the device; empty once they are applied.
     """
 
     views: list[Tensor]
@@ -93,13 +104,15 @@ class Batch:
     tags: Tags | None = None
     step: int = 0
     broken: list[str] | None = None
+    slot: int | None = None
+    unfinished: list[list[Tensor]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.index_B)
 
     def pin_memory(self) -> Batch:
         """For fast copies to a GPU; DataLoader calls it by this name."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
     def slice(self, start: int, stop: int) -> Batch:
         """Images start..stop with all their crops: a micro-batch."""
@@ -112,13 +125,19 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def each(self, use: Callable[[Tensor], Any]) -> None:
+        """Calls `use` with every tensor."""
+        self.map(lambda tensor: (use(tensor), tensor)[1])
+
+    def map(self, change: Callable[[Tensor], Any]) -> Batch:
+        """The same batch with every tensor changed."""
         return replace(
             self,
             views=[change(view) for view in self.views],
             index_B=change(self.index_B),
             label_B=None if self.label_B is None else change(self.label_B),
             tags=None if self.tags is None else self.tags.map(change),
+            unfinished=[[change(p) for p in group] for group in self.unfinished],
         )

@@ -1,77 +1,29 @@
 """From requests to batches on the device, with the time that training waited for them."""
 
+from __future__ import annotations
+
+import copy
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vissl_lite.data.batch import Batch, Sample, Tags
-from vissl_lite.data.decode import BrokenImage, decode
-from vissl_lite.data.sampler import Order, Request, StepSampler
-from vissl_lite.data.views import Views
-from vissl_lite.errors import ConfigError
+from vissl_lite.data.batch import Batch
+from vissl_lite.data.buffers import Buffers
+from vissl_lite.data.dataset import ViewDataset
+from vissl_lite.data.resident import MemoryDataset
+from vissl_lite.data.sampler import Request, StepSampler
+from vissl_lite.data.stream import Prefetch
+from vissl_lite.data.workers import as_it_is, end_all, epitaph, forkserver
+from vissl_lite.errors import ConfigError, WorkerDied
 
-MAX_BROKEN_IN_A_ROW = 100
-
-
-class ViewDataset(Dataset[Batch]):
-    """`dataset[request]` is the batch of that request: a pure function of (seed, request)."""
-
-    def __init__(self, source: Any, views: Views, order: Order, seed: int):
-        self.source, self.views, self.order, self.seed = source, views, order, seed
-
-    def __getitem__(self, request: Request) -> Batch:
-        indices = self.order.indices(request.epoch, request.positions)
-        groups = [
-            np.empty((count, len(indices), size, size, 3), np.uint8)
-            for count, size in zip(self.views.counts, self.views.sizes)
-        ]
-        samples, broken = [], []
-        for b, (position, index) in enumerate(zip(request.positions.tolist(), indices.tolist())):
-            sample, image, indices[b] = self._readable(index, broken)
-            crops = self.views(image, self.seed, request.epoch, position)
-            for group, crop_VHWC in zip(groups, crops):
-                group[:, b] = crop_VHWC
-            samples.append(sample)
-        return Batch(
-            views=[torch.from_numpy(group) for group in groups],
-            index_B=torch.from_numpy(indices),
-            label_B=pack_labels(samples),
-            tags=pack_tags(samples),
-            step=request.step,
-            broken=broken,
-        )
-
-    def _readable(self, index: int, broken: list[str]) -> tuple[Sample, Any, int]:
-        """The image at `index`, or the next readable one; the unreadable go to `broken`."""
-        for _ in range(MAX_BROKEN_IN_A_ROW):
-            sample = self.source[index]
-            try:
-                return sample, decode(sample.image, sample.name), index
-            except BrokenImage as error:
-                broken.append(str(error))
-                index = (index + 1) % len(self.source)
-        raise ConfigError(
-            f"data.source: {MAX_BROKEN_IN_A_ROW} images in a row cannot be read, the last one:"
-            f" {broken[-1]}; check that the source points at images"
-        )
-
-
-def pack_labels(samples: list[Sample]) -> torch.Tensor | None:
-    """int64 [B], with -1 for an image without a label; None where no image has one."""
-    if all(sample.label is None for sample in samples):
-        return None
-    return torch.tensor([-1 if s.label is None else s.label for s in samples])
-
-
-def pack_tags(samples: list[Sample]) -> Tags | None:
-    if all(sample.tags is None for sample in samples):
-        return None
-    return Tags.pack([sample.tags or () for sample in samples])
+PREFETCH = 2  # batches that each worker is ahead
+HELD = 4  # batches at once where they are used: this one, the next, one on its way, one spare
 
 
 class Loader:
@@ -82,46 +34,113 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: ViewDataset, sampler: StepSampler, device: torch.device, workers: int
+        self,
+        dataset: ViewDataset | MemoryDataset,
+        sampler: StepSampler,
+        device: torch.device,
+        workers: int,
     ):
-        self.dataset, self.sampler, self.device = dataset, sampler, device
+        self.dataset, self.sampler, self.device, self.workers = dataset, sampler, device, workers
         self.waited_s = 0.0
-        options: dict[str, Any] = {}
-        if workers:
-            options = {"multiprocessing_context": "forkserver", "prefetch_factor": 2}
-        self._loader = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType]
-            pin_memory=device.type == "cuda",
-            **options,
-        )
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._loader)
-        ahead = self._next(batches)
-        while ahead is not None:
-            batch = ahead
-            if (
-                self.device.type == "cpu"
-            ):  # the CPU is busy with the step anyway: nothing to overlap
-                yield batch
-                ahead = self._next(batches)
-            else:
-                ahead = self._next(batches)
-                yield batch
+        batches = self._batches()
+        if self.device.type == "cuda":
+            return Prefetch(lambda: self._next(batches), self.dataset, self.device)
+        # a CPU is busy with the step anyway: nothing to overlap
+        return iter(lambda: self._next(batches), None)
+
+    def batch_of(self, step: int) -> Batch:
+        """The batch of any step, made again; on the device."""
+        batch = self.dataset[self.sampler.request(step)]
+        return self.dataset.finish(batch.to(self.device))
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         start = time.perf_counter()
         batch = next(batches, None)
+        if batch is not None and self.device.type != "cuda":
+            batch = self.dataset.finish(batch)
         self.waited_s += time.perf_counter() - start
-        return None if batch is None else batch.to(self.device)
+        return batch
 
-    def batch_of(self, step: int) -> Batch:
-        """The batch of any step, made again; on the device."""
-        return self.dataset[self.sampler.request(step)].to(self.device)
+    def _batches(self) -> Iterator[Batch]:
+        """With their views in memory of this process."""
+        if isinstance(self.dataset, MemoryDataset):
+            return (self.dataset[request] for request in self.sampler)
+        dataset = copy.copy(self.dataset)
+        slots = self.workers * PREFETCH + HELD
+        shapes = dataset.shapes(self.sampler.local_batch)
+        buffers = Buffers(shapes, slots, workers=self.workers)
+        if self.device.type == "cuda":
+            buffers.pin()
+        dataset.buffers = buffers
+        requests = _Slotted(self.sampler, buffers)
+        if self.workers == 0:
+            return (fetched(dataset[request], buffers) for request in requests)
+        return self._from_workers(dataset, requests, buffers)
+
+    def _from_workers(
+        self, dataset: ViewDataset, requests: _Slotted, buffers: Buffers
+    ) -> Iterator[Batch]:
+        loader = DataLoader(
+            _InWorker(dataset),
+            batch_size=None,
+            sampler=requests,  # pyright: ignore[reportArgumentType]
+            num_workers=self.workers,
+            prefetch_factor=PREFETCH,
+            collate_fn=as_it_is,  # pyright: ignore[reportArgumentType]
+            multiprocessing_context=forkserver(dataset.source, dataset.views),
+        )
+        batches: Any = iter(loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, ConfigError):
+                    raise ConfigError(*batch.problems)
+                yield fetched(batch.map(torch.from_numpy), buffers)
+        except (RuntimeError, OSError) as error:
+            if text := epitaph(batches, buffers.at.tolist(), dataset.source):
+                end_all(batches)
+                raise WorkerDied(text) from error
+            raise
+        finally:  # now, not when garbage is collected: then it can take five seconds per worker
+            batches._shutdown_workers()
+
+
+class _Slotted:
+    """Requests, each with a slot to put the views in."""
+
+    def __init__(self, sampler: StepSampler, buffers: Buffers):
+        self.sampler, self.buffers = sampler, buffers
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (replace(request, slot=self.buffers.take()) for request in self.sampler)
+
+
+class _InWorker(Dataset):
+    """Hands over arrays, whose bytes go through the pipe, and errors of the user as they are.
+
+    Tensors would each be a file that lives only as long as the worker, and torch wraps an error in
+    its traceback.
+    """
+
+    def __init__(self, dataset: ViewDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, request: Request) -> Batch | ConfigError:
+        try:
+            return self.dataset[request].map(Tensor.numpy)
+        except ConfigError as error:
+            return error
+
+
+def fetched(batch: Batch, buffers: Buffers) -> Batch:
+    """The batch with its views, which came in a slot."""
+    if batch.slot is None:
+        return batch
+    return replace(batch, views=buffers.lend(batch.slot), slot=None)
 
 
 def choose_workers(workers: int | str, device: torch.device) -> int:
@@ -132,7 +151,3 @@ def choose_workers(workers: int | str, device: torch.device) -> int:
         return 0
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(16, len(os.sched_getaffinity(0)) // ranks_here - 1))
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

@@ -75,6 +75,7 @@ class Request:
     step: int
     epoch: int
     positions: np.ndarray
+    slot: int | None = None  # of `buffers.Buffers`, where the views go
 
 
 class StepSampler(Sampler[Request]):

@@ -1,9 +1,10 @@
-"""From one decoded image to its crops.
+"""From one decoded image to its crops: what is asked for, the random numbers, and the plain way.
 
-V crops of one view group, S side of a crop in pixels.
+The plain way, `Views.crop`, is Pillow from end to end: the reference that `fast.py` and `memory.py`
+have to agree with. Shape suffixes: V crops of one view group, B positions, D uniforms, S side of a
+crop in pixels.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from PIL import Image
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.config import ViewGroup as GroupConfig
-from vissl_lite.data.random import generator
+from vissl_lite.data.decode import decode
+from vissl_lite.data.random import generator, uniforms
+from vissl_lite.data.transform import Transform
 from vissl_lite.errors import ConfigError
 from vissl_lite.schema import conform, plain
 
-Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
+AnyTransform = Transform | Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ViewGroup:
 
     count: int
     size: int
-    transforms: Sequence[Transform]
+    transforms: Sequence[AnyTransform]
 
 
 class Views:
@@ -54,10 +57,14 @@ class Views:
             raise ConfigError(*found)
         return cls(groups, where)
 
+    def draw(self, seed: int, epoch: int, positions_B: np.ndarray) -> "Draws":
+        """The random numbers of all crops of the images at these positions."""
+        return Draws(self.groups, seed, epoch, positions_B)
+
     def __call__(
         self, image: Image.Image, seed: int, epoch: int, position: int
     ) -> list[np.ndarray]:
-        """The crops of one image; crop v, counted over all groups, has a generator of its own.
+        """The crops of one image, made by the reference.
 
         Args:
             image: mode RGB, any size; it is not changed.
@@ -69,26 +76,78 @@ class Views:
         Raises:
             ConfigError: the transforms of a group do not end in its size.
         """
-        numbers = itertools.count()
-        arrays = []
-        for g, group in enumerate(self.groups):
-            crops_VSSC = np.empty((group.count, group.size, group.size, 3), np.uint8)
-            for v in range(group.count):
-                rng = generator(seed, epoch, position, next(numbers))
-                crops_VSSC[v] = np.asarray(self._crop(image, g, rng))
-            arrays.append(crops_VSSC)
-        return arrays
+        draws = self.draw(seed, epoch, np.array([position]))
+        return [
+            np.stack([self.crop(image, draws, g, v, 0) for v in range(count)])
+            for g, count in enumerate(self.counts)
+        ]
 
-    def _crop(self, image: Image.Image, g: int, rng: np.random.Generator) -> Image.Image:
+    def write(
+        self, image: Any, name: str, draws: "Draws", b: int, outs: Sequence[np.ndarray]
+    ) -> None:
+        """Decodes an image and writes its crops as image b of a batch.
+
+        Args:
+            image, name: of a `Sample`.
+            outs: uint8 [V, B, S, S, 3] for every group.
+
+        Raises:
+            BrokenImage: it cannot be read.
+        """
+        decoded = decode(image, name)
+        for g, out_VBSSC in enumerate(outs):
+            for v in range(self.counts[g]):
+                out_VBSSC[v, b] = self.crop(decoded, draws, g, v, b)
+
+    def crop(self, image: Image.Image, draws: "Draws", g: int, v: int, b: int) -> np.ndarray:
+        """Crop v of group g: uint8 [S, S, 3]."""
+        for t, transform in enumerate(self.groups[g].transforms):
+            if isinstance(transform, Transform):
+                u_1D = draws.uniforms(g, t)[v, b : b + 1]
+                p = transform.parameters(u_1D, *image.size)[0].tolist()
+                image = transform.on_image(image, p)
+            else:
+                image = transform(image, draws.generator(g, t, v, b))
+        return self.check_size(g, np.asarray(image))
+
+    def check_size(self, g: int, pixels: np.ndarray) -> np.ndarray:
+        height, width, _ = pixels.shape
         size = self.sizes[g]
-        for transform in self.groups[g].transforms:
-            image = transform(image, rng)
-        if image.size != (size, size):
+        if (height, width) != (size, size):
             raise ConfigError(
-                f"{self.where}[{g}]: its transforms give {image.width}x{image.height} pixels"
+                f"{self.where}[{g}]: its transforms give {width}x{height} pixels"
                 f" instead of {size}x{size}; add random_resized_crop, or resize and center_crop"
             )
-        return image
+        return pixels
+
+
+class Draws:
+    """The random numbers of a batch: functions of (seed, epoch, position, view, transform).
+
+    The crops are counted over all groups; the transforms of a group have numbers of their own, so
+    that changing one of them leaves what the others do as it was.
+    """
+
+    def __init__(self, groups: Sequence[ViewGroup], seed: int, epoch: int, positions_B: np.ndarray):
+        self.groups, self.seed, self.epoch, self.positions_B = groups, seed, epoch, positions_B
+        counts = [group.count for group in groups]
+        self.first_view = [sum(counts[:g]) for g in range(len(counts))]
+        self._drawn: dict[tuple[int, int], np.ndarray] = {}
+
+    def uniforms(self, g: int, t: int) -> np.ndarray:
+        """[V, B, D]: what transform t of group g takes."""
+        if (g, t) not in self._drawn:
+            draws = self.groups[g].transforms[t].draws  # pyright: ignore
+            views = range(self.first_view[g], self.first_view[g] + self.groups[g].count)
+            self._drawn[g, t] = np.stack(
+                [uniforms(self.seed, self.epoch, self.positions_B, v, t, draws) for v in views]
+            )
+        return self._drawn[g, t]
+
+    def generator(self, g: int, t: int, v: int, b: int) -> np.random.Generator:
+        """For a transform that takes as many numbers as it likes."""
+        place = (t << 32) + self.first_view[g] + v
+        return generator(self.seed, self.epoch, int(self.positions_B[b]), place)
 
 
 def problems(config: Any, where: str = "data.views") -> list[str]:

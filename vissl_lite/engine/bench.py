@@ -10,6 +10,7 @@ import torch
 
 from vissl_lite import SOURCES
 from vissl_lite.config import Config, Labelled
+from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
 from vissl_lite.engine.features import FeatureSet, extract
 from vissl_lite.engine.numerics import Numerics
@@ -42,6 +43,7 @@ class Bench:
         device: torch.device,
         numerics: Numerics,
         workers: int = 0,
+        backend: str = "fast",
         note: Callable[[str], None] = lambda text: None,
         stop_point: Callable[[], None] = lambda: None,
     ):
@@ -49,7 +51,8 @@ class Bench:
         self.model, self.labelled, self.sources, self.note = model, labelled, sources, note
         self.device, self.numerics, self.workers = device, numerics, workers
         self.num_classes: int = max(source.num_classes for source in sources.values())
-        self._views = labelled_views(labelled)
+        views = labelled_views(labelled)
+        self._views = views if backend == "reference" else FastViews(views, on_device=False)
         self._known: dict[str, FeatureSet] = {}
 
     def features(self, split: str, layers: Sequence[str] | None = None) -> FeatureSet:

@@ -36,7 +36,7 @@ def dry_run(config: Config) -> None:
     if not fits or (device.type == "cpu" and parameters > LARGE_ON_CPU):
         device = torch.device("meta")
     fixed = Numerics("fp32", "contiguous", "not measured: shapes only").state_dict()
-    parts = Parts(config, device, fixed if device.type == "meta" else None)
+    parts = Parts(config, device, {"numerics": fixed} if device.type == "meta" else None)
     _print(parts, parameters, *_one_step(parts))
 
 

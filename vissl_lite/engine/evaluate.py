@@ -64,6 +64,7 @@ class Evaluations:
             device=self.device,
             numerics=numerics,
             workers=choose_workers(self.config.data.workers, self.device),
+            backend=self.config.data.backend,
             note=note,
             stop_point=stop_point,
         )

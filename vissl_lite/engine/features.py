@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from vissl_lite.data.decode import BrokenImage, decode
+from vissl_lite.data.decode import BrokenImage
+from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
+from vissl_lite.data.workers import as_it_is, forkserver
 from vissl_lite.engine.build import embed_dim
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
@@ -48,7 +50,7 @@ class FeatureSet:
 def extract(
     model: SSLModel,
     source: Any,
-    views: Views,
+    views: Views | FastViews,
     layers: Sequence[str] | None = None,
     *,
     device: torch.device,
@@ -125,38 +127,35 @@ class Chunk:
     broken: Tensor
 
 
-class LabelledImages(Dataset):
-    """`dataset[i]`: (i, label, uint8 [H, W, C] or None if unreadable), None without a label."""
+class LabelledImages(Dataset[Chunk]):
+    """`dataset[indices]`: the labelled ones among the images of a source at these indices."""
 
-    def __init__(self, source: Any, views: Views):
+    def __init__(self, source: Any, views: Views | FastViews):
         self.source, self.views = source, views
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> tuple[int, int, np.ndarray | None] | None:
-        sample = self.source[index]
-        if sample.label is None:
-            return None
-        try:
-            image = decode(sample.image, sample.name)
-        except BrokenImage:
-            return index, sample.label, None
-        [crop_VHWC] = self.views(image, 0, 0, index)  # a random transform would repeat itself
-        return index, sample.label, crop_VHWC[0]
-
-    def collate(self, items: list[tuple[int, int, np.ndarray | None] | None]) -> Chunk:
-        labelled = [item for item in items if item is not None]
-        readable = [(i, label, image) for i, label, image in labelled if image is not None]
+    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Chunk:
+        index_B = np.asarray(indices, np.int64)
         size = self.views.sizes[0]
-        images = np.empty((len(readable), size, size, 3), np.uint8)
-        for row, (_, _, image) in zip(images, readable):
-            row[:] = image
+        images_1BHWC = np.empty((1, len(index_B), size, size, 3), np.uint8)
+        draws: Any = self.views.draw(0, 0, index_B)  # a random transform would repeat itself
+        labels, kept, broken = [], [], []
+        for b, index in enumerate(index_B.tolist()):
+            try:
+                sample = self.source[index]
+                if sample.label is None:
+                    continue
+                self.views.write(sample.image, sample.name, draws, b, [images_1BHWC])
+            except BrokenImage:
+                broken.append(index)
+                continue
+            kept.append(b)
+            labels.append(sample.label)
+        images = images_1BHWC[0] if len(kept) == len(index_B) else images_1BHWC[0, kept]
         return Chunk(
             torch.from_numpy(images),
-            torch.tensor([label for _, label, _ in readable], dtype=torch.int64),
-            torch.tensor([i for i, _, _ in readable], dtype=torch.int64),
-            torch.tensor([i for i, _, image in labelled if image is None], dtype=torch.int64),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.from_numpy(index_B[kept]),
+            torch.tensor(broken, dtype=torch.int64),
         )
 
 
@@ -164,24 +163,29 @@ def _equally_many(
     dataset: LabelledImages, batch_size: int, workers: int, device: torch.device
 ) -> Iterator[Chunk]:
     """As many chunks on every rank, the last one maybe empty: shards are gathered together."""
-    chunks = _loader(dataset, batch_size, workers, device)
-    yield from chunks
-    most_images = math.ceil(len(dataset) / world_size())
+    size, world = len(dataset.source), world_size()
+    own = np.arange(rank(), size, world)
+    chunks = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
+    if workers:
+        yield from _loader(dataset, chunks, workers, device)
+    else:
+        yield from (dataset[chunk] for chunk in chunks)
+    most_images = math.ceil(size / world)
     for _ in range(math.ceil(most_images / batch_size) - len(chunks)):
-        yield dataset.collate([])
+        yield dataset[()]
 
 
 def _loader(
-    dataset: LabelledImages, batch_size: int, workers: int, device: torch.device
+    dataset: LabelledImages, chunks: list[np.ndarray], workers: int, device: torch.device
 ) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=range(rank(), len(dataset), world_size()),
+        batch_size=None,
+        sampler=chunks,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=dataset.collate,
+        collate_fn=as_it_is,  # pyright: ignore[reportArgumentType]
         generator=torch.Generator(),  # its own: the state of training is not drawn from
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=forkserver(dataset.source, dataset.views),
     )
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
-from vissl_lite.data.loader import Loader, ViewDataset, choose_workers
+from vissl_lite.data.choose import make_dataset
+from vissl_lite.data.loader import Loader, choose_workers
 from vissl_lite.data.sampler import Order, Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
@@ -30,7 +31,7 @@ class Parts:
     Args:
         config: checked.
         device: where the model lives; "meta" builds without weights.
-        chosen: precision and memory format of the run that is resumed; None to choose them.
+        chosen: what a resumed run has chosen before, "numerics" and "way"; the rest is chosen here.
 
     Attributes:
         dataset: makes the batch of any request.
@@ -42,30 +43,44 @@ class Parts:
         ConfigError: parts that do not fit together.
     """
 
-    def __init__(self, config: Config, device: torch.device, chosen: dict[str, str] | None = None):
+    def __init__(self, config: Config, device: torch.device, chosen: dict[str, Any] | None = None):
         self.config, self.device = config, device
         self.notes: list[str] = []
-        self._build_data()
+        chosen = chosen or {}
+        self._build_data(chosen.get("way"))
         self._build_model()
-        self._choose_numerics(chosen)
+        self._choose_numerics(chosen.get("numerics"))
         self._parallelize()
         self._build_optimizer()
 
-    def _build_data(self) -> None:
+    def _build_data(self, chosen: dict[str, str] | None) -> None:
         config, train = self.config, self.config.train
-        self.source = build.build_source(config)
+        self.source, views = build.build_source(config), build.build_views(config)
         order = Order.of(self.source, config.seed)
-        self.dataset = ViewDataset(self.source, build.build_views(config), order, config.seed)
         self._size = len(order)
         first = self.sampler(0, 1)
         self.local_batch, self.steps_per_epoch = first.local_batch, first.steps_per_epoch
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.last_step = min(self.total_steps, train.max_steps or self.total_steps)
-        if self.local_batch % train.accumulate:
+        if train.accumulate < 1 or self.local_batch % train.accumulate:
             raise ConfigError(
                 f"train.accumulate: {self.local_batch} images per process do not divide into"
                 f" {train.accumulate} micro-batches; take a divisor of {self.local_batch}"
             )
+        self.workers = choose_workers(config.data.workers, self.device)
+        self.dataset, self.way = make_dataset(
+            config.data,
+            self.source,
+            views,
+            order,
+            config.seed,
+            self.device,
+            self.workers,
+            batch_size=self.local_batch,
+            steps=self.last_step,
+            chosen=chosen,
+        )
+        self.notes.append(f"views: {self.way}")
 
     def _build_model(self) -> None:
         config = self.config
@@ -96,19 +111,13 @@ class Parts:
         views = self.example(numerics.IMAGES).to(self.model.mean.device).views
         self.flops_per_image = training_flops(self.model, views)
         layout = config.memory.memory_format
-        self.measure_shards = self.sharded and device.type == "cuda" and layout == "auto"
-        self.numerics = (
-            numerics.Numerics(**chosen)
-            if chosen
-            else numerics.choose(
-                config.precision,
-                "contiguous" if self.measure_shards else layout,
-                self.model,
-                views,
-                device,
-            )
-        )
-        self.measure_shards &= chosen is None
+        later = self.sharded and device.type == "cuda"  # it comes to the GPU as shards
+        self.measure_shards = later and layout == "auto" and chosen is None
+        if chosen:
+            self.numerics = numerics.Numerics(**chosen)
+            return
+        for_now = "contiguous" if self.measure_shards else layout
+        self.numerics = numerics.choose(config.precision, for_now, self.model, views, device)
 
     def _parallelize(self) -> None:
         config, model = self.config, self.model
@@ -175,16 +184,21 @@ class Parts:
 
     def loader(self, start: int) -> Loader:
         """The batches from step `start` on."""
-        workers = choose_workers(self.config.data.workers, self.device)
-        return Loader(self.dataset, self.sampler(start, self.last_step), self.device, workers)
+        sampler = self.sampler(start, self.last_step)
+        return Loader(self.dataset, sampler, self.device, self.workers)
 
     def example(self, images: int) -> Batch:
         """The first images of the first step, on the CPU."""
-        return self.dataset[Request(0, 0, np.arange(min(images, self.local_batch)))]
+        request = Request(0, 0, np.arange(min(images, self.local_batch)))
+        return self.dataset.finish(self.dataset[request].to(torch.device("cpu")))
 
     def state_dict(self) -> dict[str, Any]:
         """The small rest that is equal on all ranks."""
-        return {"scaler": self.scaler.state_dict(), "numerics": self.numerics.state_dict()}
+        return {
+            "scaler": self.scaler.state_dict(),
+            "numerics": self.numerics.state_dict(),
+            "way": self.way.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scaler.load_state_dict(state["scaler"])

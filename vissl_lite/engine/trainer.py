@@ -61,7 +61,7 @@ class Trainer:
         self.checkpointer = checkpoint.Checkpointer(run_dir / "checkpoints")
         latest = self.checkpointer.latest() if config.resume else None
         saved = checkpoint.load(latest) if latest else None
-        self.parts = Parts(config, self.device, saved and saved[0]["numerics"])
+        self.parts = Parts(config, self.device, saved and saved[0])
         self.model, self.loss, self.optimizer = (
             self.parts.model,
             self.parts.loss,

@@ -185,7 +185,7 @@ class Checkpoint(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_value, self.best_step = state["best_value"], state["best_step"]
-        self.given_up = state["given_up"]
+        self.given_up = state.get("given_up", (math.nan, -1))
 
 
 @torch.no_grad()

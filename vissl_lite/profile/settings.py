@@ -1,8 +1,8 @@
-"""What `vissl-lite bench step` is told besides the config of the training."""
+"""What `vissl-lite bench` is told besides the config of the training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -43,30 +43,40 @@ class Settings:
         return self.warmup + self.steps + PROFILED
 
 
-def split_words(words: Sequence[str]) -> tuple[Settings, list[str]]:
+def split_words(
+    words: Sequence[str],
+    readers: Mapping[str, Callable[[str], Any]] | None = None,
+    kind: type = Settings,
+    command: str = "bench step",
+) -> tuple[Any, list[str]]:
     """The settings among the words of a command line, and the words that are for the training.
+
+    Args:
+        readers: what makes a value of each setting's text.
+        kind: class of the settings.
 
     Raises:
         ConfigError: with every setting that is wrong.
     """
+    readers = READERS if readers is None else readers
     problems: list[str] = []
     given: dict[str, Any] = {}
     rest = []
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or key not in READERS:
+        if not equals or key not in readers:
             rest.append(word)
             continue
         try:
-            given[key] = READERS[key](value)
+            given[key] = readers[key](value)
         except ValueError as error:
-            problems.append(f"bench step: {key}={value}: {error}")
+            problems.append(f"{command}: {key}={value}: {error}")
     if problems:
         raise ConfigError(*problems)
-    return Settings(**given), rest
+    return kind(**given), rest
 
 
-def _count(value: str) -> int:
+def whole_number(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ValueError("needs a whole number of at least 1")
     return int(value)
@@ -78,7 +88,7 @@ def _images(value: str) -> Images:
     return cast(Images, value)
 
 
-def _json_file(value: str) -> Path:
+def json_file(value: str) -> Path:
     path = Path(value)
     if not path.name.endswith((".json", ".json.gz")):
         raise ValueError("the file's name must end in .json, of a trace also in .json.gz")
@@ -88,11 +98,11 @@ def _json_file(value: str) -> Path:
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    "steps": _count,
-    "warmup": _count,
+    "steps": whole_number,
+    "warmup": whole_number,
     "images": _images,
-    "trace": _json_file,
-    "json": _json_file,
+    "trace": json_file,
+    "json": json_file,
 }
 
 

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
-from vissl_lite.data.loader import Loader, choose_workers
+from vissl_lite.data.loader import Loader
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.journal import device_name
 from vissl_lite.engine.trainer import Trainer
@@ -73,11 +73,9 @@ def _checkpointing(trainer: Trainer) -> str:
 
 def batches(trainer: Trainer, settings: Settings) -> Iterator[Batch]:
     """As many as the measurement takes, on the device."""
-    parts, workers = trainer.parts, trainer.config.data.workers
+    parts = trainer.parts
     count = 1 if settings.images == "resident" else settings.all_steps
-    loader = Loader(
-        parts.dataset, parts.sampler(0, count), parts.device, choose_workers(workers, parts.device)
-    )
+    loader = Loader(parts.dataset, parts.sampler(0, count), parts.device, parts.workers)
     return repeat(next(iter(loader))) if settings.images == "resident" else iter(loader)
 
 

@@ -29,6 +29,10 @@ class Source:
         """The image at `index`, which lies in [0, N)."""
         raise NotImplementedError
 
+    def images(self) -> np.ndarray | None:
+        """All images at once, uint8 [N, H, W] or [N, H, W, 3], of sources that have them so."""
+        return None
+
     def all_labels(self) -> np.ndarray | None:
         """Class id of every image, [N], without opening one; None without labels."""
         return None

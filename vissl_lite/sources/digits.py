@@ -39,6 +39,9 @@ class Digits(Source):
         label = int(self.labels_N[index])
         return Sample(self.images_NHW[index], label, name=f"digits/{self.split}/{index}")
 
+    def images(self) -> np.ndarray:
+        return self.images_NHW
+
     def all_labels(self) -> np.ndarray:
         return self.labels_N
 

@@ -74,6 +74,9 @@ class DigitsTags(Source):
         mosaic = self._mosaic(pairs_K, rng)
         return Sample(mosaic, tags=tags.tolist(), name=f"digits_tags/{self.split}/{index}")
 
+    def images(self) -> np.ndarray:
+        return np.stack([self.sample(index).image for index in range(self.n)])
+
     def all_tags(self) -> tuple[np.ndarray, np.ndarray]:
         rows = [self._draw(self._generator(index))[1] for index in range(self.n)]
         return np.concatenate(rows), np.cumsum([0, *map(len, rows)])

@@ -60,6 +60,17 @@ class Torchvision(Source):
         label = int(target) if _is_class(target) else None
         return Sample(image, label, name=f"{self.name}/{index}")
 
+    def images(self) -> np.ndarray | None:
+        """The array that CIFAR, MNIST and SVHN hold; None of datasets that read files."""
+        held = getattr(self.dataset, "data", None)
+        if held is None or getattr(self.dataset, "transform", None) is not None:
+            return None
+        images = np.asarray(held)
+        if images.shape[1:2] == (3,) and images.ndim == 4:  # of SVHN and STL10
+            images = images.transpose(0, 2, 3, 1)
+        fits = images.dtype == np.uint8 and (images.ndim == 3 or images.shape[3:] == (3,))
+        return images if fits else None
+
     def all_labels(self) -> np.ndarray | None:
         """None also where torchvision tells a target only together with its image."""
         targets = _targets(self.dataset)

@@ -1,0 +1,112 @@
+"""Which way images take, why, and that a resumed run takes the same."""
+
+import pytest
+import torch
+from data.some_sources import Numbers
+
+from vissl_lite import SOURCES, ConfigError
+from vissl_lite.config import Data
+from vissl_lite.data import choose
+from vissl_lite.data.choose import make_dataset
+from vissl_lite.data.dataset import ViewDataset
+from vissl_lite.data.resident import MemoryDataset
+from vissl_lite.data.sampler import Order
+from vissl_lite.data.views import Views
+from vissl_lite.plugins import load_entries
+
+load_entries()
+CPU = torch.device("cpu")
+COLOURS = ["random_resized_crop", "random_horizontal_flip", "color_jitter"]
+PILLOW_ONLY = ["random_resized_crop", "rand_augment"]
+
+
+def made(source=None, transforms=COLOURS, chosen=None, steps=0, **settings):
+    source = source or SOURCES.build({"name": "digits", "split": "test"})
+    views = Views.build([{"count": 2, "size": 16, "transforms": transforms}])
+    data = Data(source={}, **settings)
+    order = Order([len(source)])
+    return make_dataset(data, source, views, order, 0, CPU, 2, 10, steps, chosen)
+
+
+def test_small_images_that_a_source_holds_stay_in_memory():
+    dataset, way = made()
+    assert isinstance(dataset, MemoryDataset)
+    assert str(way) == ("fast back end, all images on the device (359 images of 8x8 fit in memory)")
+
+
+@pytest.mark.parametrize(
+    ("settings", "transforms"),
+    [
+        ({"in_memory": False}, COLOURS),
+        ({"augment_on": "worker"}, COLOURS),
+        ({}, PILLOW_ONLY),
+        ({"backend": "reference"}, COLOURS),
+    ],
+)
+def test_what_keeps_them_out_of_memory(settings, transforms):
+    assert isinstance(made(transforms=transforms, **settings)[0], ViewDataset)
+
+
+def test_images_larger_than_the_limit_are_not_put_on_the_device(monkeypatch):
+    monkeypatch.setattr(choose, "LARGEST_IN_MEMORY", 1000)
+    assert isinstance(made()[0], ViewDataset)
+
+
+def test_a_source_of_files_is_decoded_into_memory_only_on_demand():
+    assert isinstance(made(Numbers())[0], ViewDataset)
+    dataset, way = made(Numbers(), in_memory=True)
+    assert isinstance(dataset, MemoryDataset)
+    assert way.reason == "as given"
+
+
+def test_a_transform_without_a_batch_form_cannot_be_in_memory():
+    with pytest.raises(ConfigError, match=r"data.in_memory: RandAugment works on one image"):
+        made(transforms=PILLOW_ONLY, in_memory=True)
+
+
+@pytest.mark.parametrize(("place", "left"), [("worker", False), ("device", True)])
+def test_colours_go_where_they_are_told(place, left):
+    dataset, way = made(Numbers(), augment_on=place)
+    assert way.colours == place
+    assert dataset.views.leaves_work == left
+
+
+@pytest.mark.parametrize(
+    ("device_s", "chosen"), [(1.0, "worker"), (0.5, "worker"), (0.01, "device")]
+)
+def test_auto_takes_the_device_only_if_it_is_clearly_cheaper(monkeypatch, device_s, chosen):
+    """On a CPU the worker costs 0.4 s for colours; two workers share them."""
+    times = iter([0.5, 0.1, device_s])
+    monkeypatch.setattr(choose, "_best", lambda call: next(times))
+    way = made(Numbers())[1]
+    assert way.colours == ("device" if device_s * choose.MARGIN < 0.2 else "worker") == chosen
+    assert way.reason.startswith("ms/image measured on 8 images: worker 25.00, device")
+
+
+def test_auto_measures_and_says_what_it_found():
+    way = made(Numbers())[1]
+    assert way.colours in ("worker", "device")
+    assert way.reason.startswith("ms/image measured on 8 images: worker ")
+
+
+def test_a_resumed_run_takes_the_same_way():
+    for settings in ({}, {"augment_on": "device"}):
+        way = made(Numbers(), **settings)[1]
+        again = made(Numbers(), chosen=way.state_dict())[1]
+        assert again == way
+    memory = made()[1]
+    assert isinstance(made(chosen=memory.state_dict())[0], MemoryDataset)
+
+
+def test_long_runs_compile_what_is_in_memory(monkeypatch):
+    monkeypatch.setattr(choose, "worth_compiling", lambda device, crops, size: crops > 1000)
+    monkeypatch.setattr(choose, "MemoryDataset", lambda *args: args)
+    assert not made(steps=50)[1].compiled
+    args, way = made(steps=51)
+    assert way.compiled
+    assert args[-1] == 10
+
+
+def test_the_reference_has_no_aliased_form():
+    with pytest.raises(ConfigError, match=r"^data.resize: linear is for data.backend=fast"):
+        made(Numbers(), backend="reference", resize="linear")
