@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+FAST = ["simplejpeg", "opencv-python-headless"]  # decoding, and colours on a CPU
 
 
 def version() -> str:
@@ -45,7 +46,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "pyright", "build", "timm"],
+        "fast": FAST,
+        "test": ["pytest", "ruff", "pyright", "build", "timm", *FAST],
         "timm": ["timm"],
         "wandb": ["wandb"],
         "s3": ["boto3"],

@@ -19,6 +19,7 @@ from vissl_lite import SOURCES
 from vissl_lite.config import check
 from vissl_lite.data.batch import Tags
 from vissl_lite.data.decode import decode
+from vissl_lite.engine.build import build_views
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.plugins import load_entries, register_with_hydra
 
@@ -29,10 +30,8 @@ def held_out(trainer: Trainer) -> tuple[torch.Tensor, Tags]:
     """Mosaics of the test digits as the model sees them, uint8 [1, B, H, W, C], and their tags."""
     source = SOURCES.build({"name": "digits_tags", "split": "test", "n": IMAGES})
     samples = [source[i] for i in range(IMAGES)]
-    views = [
-        trainer.parts.dataset.views(decode(s.image), seed=1, epoch=0, position=i)[0]
-        for i, s in enumerate(samples)
-    ]
+    reference = build_views(trainer.config)
+    views = [reference(decode(s.image), 1, 0, position)[0] for position, s in enumerate(samples)]
     crops = torch.from_numpy(np.stack(views, axis=1))
     return crops, Tags.pack([sample.tags or () for sample in samples])
 
