@@ -15,7 +15,7 @@ class Prefetch(Iterator[Batch]):
     """Batches on a GPU, the next one always under way on a stream of its own.
 
     Args:
-        fetch: gives the next batch in pinned memory, or None at the end.
+        fetch: gives the next batch, or None at the end.
         dataset: finishes batches on the device.
     """
 
@@ -36,16 +36,19 @@ class Prefetch(Iterator[Batch]):
         return batch
 
     def _start(self) -> Batch | None:
-        """Begins the copy of the next batch; the memory it comes from is kept until it is done."""
+        """Begins the next batch, on the stream of its own."""
+        with torch.cuda.stream(self.stream):
+            batch = self.fetch()
+            return None if batch is None else self.dataset.finish(self._copied(batch))
+
+    def _copied(self, batch: Batch) -> Batch:
+        """On the device; the memory that it comes from is kept until the copy is done."""
+        if batch.index_B.is_cuda:
+            return batch
         while self.copying and self.copying[0][0].query():
             self.copying.popleft()
-        batch = self.fetch()
-        if batch is None:
-            return None
-        with torch.cuda.stream(self.stream):
-            pinned = batch.pin_memory()
-            on_device = pinned.to(self.device)
-            done = torch.cuda.Event()
-            done.record(self.stream)
-            self.copying.append((done, pinned))
-            return self.dataset.finish(on_device)
+        pinned, done = batch.pin_memory(), torch.cuda.Event()
+        on_device = pinned.to(self.device)
+        done.record(self.stream)
+        self.copying.append((done, pinned))
+        return on_device
