@@ -12,7 +12,7 @@ from vissl_lite import SOURCES
 from vissl_lite.config import Config, Labelled
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
-from vissl_lite.engine.features import FeatureSet, extract
+from vissl_lite.engine.features import FeatureSet, Target, extract
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
@@ -53,23 +53,29 @@ class Bench:
         self.num_classes: int = max(source.num_classes for source in sources.values())
         views = labelled_views(labelled)
         self._views = views if backend == "reference" else FastViews(views, on_device=False)
-        self._known: dict[str, FeatureSet] = {}
+        self._known: dict[tuple[str, Target], FeatureSet] = {}
 
-    def features(self, split: str, layers: Sequence[str] | None = None) -> FeatureSet:
-        """Of split "train" or "test", `layers` as in `extract`; all ranks call it together.
+    def features(
+        self, split: str, layers: Sequence[str] | None = None, target: Target = "label"
+    ) -> FeatureSet:
+        """Of split "train" or "test"; all ranks call it together.
+
+        Args:
+            layers, target: as in `extract`.
 
         Raises:
-            ConfigError: not one labelled image of the split can be read.
+            ConfigError: not one image of the split with a label, or tags, can be read.
         """
         layers = layers or [self.model.layer]
-        known = self._known[split].features if split in self._known else {}
+        key: tuple[str, Target] = (split, target)
+        known = self._known[key].features if key in self._known else {}
         missing = [layer for layer in layers if layer not in known]
         if missing:
-            self._keep(split, self._extract(split, missing))
-        kept = self._known[split]
+            self._keep(key, self._extract(split, missing, target))
+        kept = self._known[key]
         return replace(kept, features={layer: kept.features[layer] for layer in layers})
 
-    def _extract(self, split: str, layers: Sequence[str]) -> FeatureSet:
+    def _extract(self, split: str, layers: Sequence[str], target: Target) -> FeatureSet:
         found = extract(
             self.model,
             self.sources[split],
@@ -79,19 +85,22 @@ class Bench:
             numerics=self.numerics,
             batch_size=self.labelled.batch_size,
             workers=self.workers,
+            target=target,
             stop_point=self.stop_point,
         )
         if not len(found.label_N):
-            raise ConfigError(
-                f"labelled.{split}: has no readable image with a label; evaluations need labels"
-            )
+            missing = {
+                "label": "a label; evaluations need labels",
+                "tags": "tags; an evaluation needs them",
+            }
+            raise ConfigError(f"labelled.{split}: has no readable image with {missing[target]}")
         return found
 
-    def _keep(self, split: str, new: FeatureSet) -> None:
-        if split in self._known:
-            self._known[split].features.update(new.features)
+    def _keep(self, key: tuple[str, Target], new: FeatureSet) -> None:
+        if key in self._known:
+            self._known[key].features.update(new.features)
             return
-        self._known[split] = new
+        self._known[key] = new
         if new.broken:
             shown = ", ".join(new.broken[:3]) + (", ..." if len(new.broken) > 3 else "")
             self.note(f"evaluation: {len(new.broken)} unreadable images left out: {shown}")

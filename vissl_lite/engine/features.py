@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vissl_lite.data.batch import Tags
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
@@ -27,8 +28,11 @@ from vissl_lite.model import EMBEDDING, SSLModel
 from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
 from vissl_lite.parallel.wrap import release
 
-UNLABELLED, BROKEN = -1, -2  # in place of a class id, while features are being computed
+UNLABELLED = -1  # in place of a class id, of images asked for by their tags
+LEFT_OUT, BROKEN = -2, -3  # likewise, while features are being computed
 EXCHANGED_ROWS = 4096  # per process and collective: 32 MiB of 2048 features
+
+Target = Literal["label", "tags"]
 
 
 @dataclass
@@ -37,13 +41,16 @@ class FeatureSet:
 
     Attributes:
         features: float32 [N, D] on the CPU for every layer asked for.
-        label_N: int64 class ids. Images without a label and unreadable ones are left out.
+        label_N: int64 class ids. Images without what was asked for, labels or tags, are left out,
+            and so are unreadable ones. -1 where an image has tags but no label.
         broken: names of the unreadable images.
+        tags: of the same images, if tags were asked for.
     """
 
     features: dict[str, Tensor]
     label_N: Tensor
     broken: list[str]
+    tags: Tags | None = None
 
 
 @torch.no_grad()  # not inference_mode: tensors made there, such as caches, would break training
@@ -57,9 +64,10 @@ def extract(
     numerics: Numerics,
     batch_size: int = 256,
     workers: int = 0,
+    target: Target = "label",
     stop_point: Callable[[], None] = lambda: None,
 ) -> FeatureSet:
-    """Features of all labelled images of `source`, equal on all ranks; ranks call it together.
+    """Features of all images of `source` with a label; all ranks call it and get the same.
 
     Rank r of W computes the images r, r + W, ...; none is padded or repeated. The model computes in
     eval mode, in the precision of `numerics`, and is left as it was.
@@ -69,6 +77,7 @@ def extract(
         layers: trunk layers, averaged over their maps, or "embedding", the output of the last head
             that is no scorer; default: the layer that feeds the heads.
         batch_size: images per process.
+        target: "tags": of all images with tags instead, possibly none, and these tags too.
         stop_point: called before each batch, on all ranks equally often; may raise to give up.
 
     Raises:
@@ -78,18 +87,23 @@ def extract(
     width = {**model.trunk.widths, EMBEDDING: embed_dim(model)}  # pyright: ignore
     _check_layers(layers, list(width))
     features = {layer: torch.zeros(len(source), width[layer]) for layer in layers}
-    label_N = torch.full((len(source),), UNLABELLED)
-    dataset = LabelledImages(source, views)
+    label_N = torch.full((len(source),), LEFT_OUT)
+    tagged = [torch.arange(0)]  # positions of the images that `tags` belong to
+    tags: list[Sequence[int]] = []
+    dataset = LabelledImages(source, views, target)
     with evaluating(model):
         for chunk in _equally_many(dataset, batch_size, workers, device):
             stop_point()
             label_N[chunk.broken] = BROKEN
             label_N[chunk.index_B] = chunk.label_B
+            tagged.append(chunk.index_B)
+            tags += chunk.tags
             with numerics.autocast(device):
                 found = model.layer_features(chunk.images_BHWC.to(device), layers)
             for layer in layers:
                 features[layer][chunk.index_B] = found[layer].float().cpu()
-    return _readable(source, *_exchanged(features, label_N))
+    found_tags = exchange_tags(torch.cat(tagged), tags) if target == "tags" else None
+    return _readable(source, *_exchanged(features, label_N), found_tags)
 
 
 @contextmanager
@@ -119,41 +133,48 @@ def _check_layers(layers: list[str], known: list[str]) -> None:
 
 @dataclass
 class Chunk:
-    """A batch of readable labelled images, and the indices of the unreadable ones."""
+    """A batch of readable labelled images, and the indices of the unreadable ones.
+
+    `tags` are those of the B images, or empty when labels are asked for.
+    """
 
     images_BHWC: Tensor
     label_B: Tensor
+    tags: list[Sequence[int]]
     index_B: Tensor
     broken: Tensor
 
 
 class LabelledImages(Dataset[Chunk]):
-    """`dataset[indices]`: the labelled ones among the images of a source at these indices."""
+    """`dataset[indices]`: those with a label, or tags, of a source's images at these indices."""
 
-    def __init__(self, source: Any, views: Views | FastViews):
-        self.source, self.views = source, views
+    def __init__(self, source: Any, views: Views | FastViews, target: Target = "label"):
+        self.source, self.views, self.target = source, views, target
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Chunk:
         index_B = np.asarray(indices, np.int64)
         size = self.views.sizes[0]
         images_1BHWC = np.empty((1, len(index_B), size, size, 3), np.uint8)
         draws: Any = self.views.draw(0, 0, index_B)  # a random transform would repeat itself
-        labels, kept, broken = [], [], []
+        labels, tags, kept, broken = [], [], [], []
         for b, index in enumerate(index_B.tolist()):
             try:
                 sample = self.source[index]
-                if sample.label is None:
+                if getattr(sample, self.target) is None:
                     continue
                 self.views.write(sample.image, sample.name, draws, b, [images_1BHWC])
             except BrokenImage:
                 broken.append(index)
                 continue
             kept.append(b)
-            labels.append(sample.label)
+            labels.append(UNLABELLED if sample.label is None else sample.label)
+            if self.target == "tags":
+                tags.append(sample.tags)
         images = images_1BHWC[0] if len(kept) == len(index_B) else images_1BHWC[0, kept]
         return Chunk(
             torch.from_numpy(images),
             torch.tensor(labels, dtype=torch.int64),
+            tags,
             torch.from_numpy(index_B[kept]),
             torch.tensor(broken, dtype=torch.int64),
         )
@@ -210,10 +231,25 @@ def exchange(x_N: Tensor) -> Tensor:
     return x_N
 
 
-def _readable(source: Any, features: dict[str, Tensor], label_N: Tensor) -> FeatureSet:
+def exchange_tags(index_B: Tensor, rows: Sequence[Sequence[int]]) -> Tags:
+    """Tags of the images of all processes, in the order of the source.
+
+    Args:
+        index_B: positions in the source of this process's images.
+        rows: the class ids of each of them.
+    """
+    own = Tags.pack(rows)
+    counts_N, values_T = all_gather_cat(own.counts_B()), all_gather_cat(own.values_T)
+    offsets = torch.cat([counts_N.new_zeros(1), counts_N.cumsum(0)])
+    return Tags(values_T, offsets).select(all_gather_cat(index_B).argsort())
+
+
+def _readable(
+    source: Any, features: dict[str, Tensor], label_N: Tensor, tags: Tags | None
+) -> FeatureSet:
     """Without the images that have no features."""
     broken = [source[i].name or f"image {i}" for i in (label_N == BROKEN).nonzero()[:, 0].tolist()]
-    kept_N = label_N >= 0
+    kept_N = label_N >= (0 if tags is None else UNLABELLED)
     if not kept_N.all():
         features = {layer: x_ND[kept_N] for layer, x_ND in features.items()}
-    return FeatureSet(features, label_N[kept_N], broken)
+    return FeatureSet(features, label_N[kept_N], broken, tags)

@@ -1,0 +1,152 @@
+"""Shape suffixes: Q queries, B queries of a block, G images of the gallery, N train images,
+D features, P components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.parallel.collectives import all_reduce_sum, rank, world_size
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.bench import Bench
+
+COSINES = 1 << 23  # of one block of queries: 300 MiB with their order and ranks
+EPS = 1e-9  # variance below which a direction of features of length 1 is noise of float32
+BLOCK_ROWS = 8192  # of the covariance
+
+
+@EVALUATIONS.register("retrieval")
+class Retrieval:
+    """Image retrieval by cosine of frozen features: mAP and recall@k; relevant: same class.
+
+    Every test image is a query; the gallery are the train images, or the other test images. Queries
+    whose class is not in the gallery are left out. Processes share out the queries.
+
+        AP(q) = mean over the relevant g of  (relevant among the first r) / r,  r = rank of g
+        recall@k = share of queries with a relevant image among the first k
+
+    Images of equal cosine are ranked in the order of their source. Recall@k is that of metric
+    learning (Jegou et al. 2011; Song et al. 2016, arXiv 1511.06452). Whitening is that of Jegou and
+    Chum 2012: unit length, PCA of the train images, components scaled to variance 1, unit length.
+
+    Metrics, in [0, 1]: `mAP`, and `recall_at_1` for every k.
+
+    Args:
+        gallery: "train", or "test": each query against all test images but itself.
+        k: of recall@k.
+        whiten: number of principal components kept; default: no whitening.
+        layer: trunk layer or "embedding"; default: the layer that feeds the heads.
+
+    Raises:
+        ConfigError: a k below 1, more components than features or train images, or no query that
+            has a relevant image.
+    """
+
+    def __init__(
+        self,
+        gallery: Literal["train", "test"] = "train",
+        k: tuple[int, ...] = (1, 5, 10),
+        whiten: int | None = None,
+        layer: str | None = None,
+    ):
+        if not k or min(k) < 1:
+            raise ConfigError(f"evaluations.retrieval.k: {list(k)}; needs whole numbers from 1")
+        if whiten is not None and whiten < 1:
+            raise ConfigError(f"evaluations.retrieval.whiten: {whiten}; needs 1 or more, or null")
+        self.gallery, self.k, self.whiten, self.layer = gallery, k, whiten, layer
+
+    def evaluate(self, bench: Bench) -> dict[str, float]:
+        layer = self.layer or bench.model.layer
+        train, test = bench.features("train", [layer]), bench.features("test", [layer])
+        gallery = train if self.gallery == "train" else test
+        scaled = self._scaling(train.features[layer], bench.device)
+        own_Q = torch.arange(rank(), len(test.label_N), world_size())
+        sums = score_sums(
+            (scaled(test.features[layer][own_Q]), test.label_N[own_Q].to(bench.device)),
+            (scaled(gallery.features[layer]), gallery.label_N.to(bench.device)),
+            self.k,
+            own_Q.to(bench.device) if self.gallery == "test" else None,
+        )
+        queries, *totals = all_reduce_sum(sums.cpu()).tolist()
+        self._note_left_out(bench, len(test.label_N), int(queries))
+        mean_ap, *recalls = (total / queries for total in totals)
+        names = [f"recall_at_{k}" for k in self.k]
+        return {"mAP": mean_ap, **dict(zip(names, recalls))}
+
+    def _scaling(self, x_ND: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """A function that moves features to the device and gives them unit length."""
+        if self.whiten is None:
+            return lambda x: F.normalize(x.to(device), dim=1)
+        if self.whiten > min(x_ND.shape[1], len(x_ND) - 1):
+            raise ConfigError(
+                f"evaluations.retrieval.whiten: {self.whiten} components of"
+                f" {x_ND.shape[1]} features of {len(x_ND)} train images; give fewer"
+            )
+        mean_D, map_DP = whitening(x_ND, self.whiten)
+        mean_D, map_DP = mean_D.to(device, x_ND.dtype), map_DP.to(device, x_ND.dtype)
+        return lambda x: F.normalize((F.normalize(x.to(device), dim=1) - mean_D) @ map_DP, dim=1)
+
+    def _note_left_out(self, bench: Bench, images: int, queries: int) -> None:
+        if not queries:
+            raise ConfigError(
+                "evaluations.retrieval: no test image has another one of its class in the gallery"
+            )
+        if queries < images:
+            bench.note(f"retrieval: {images - queries} queries have no relevant image: left out")
+
+
+def whitening(x_ND: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Mean [D] and map [D, P], float64: (x / |x| - mean) @ map has covariance 1.
+
+    C = V diag(l) V^T is the covariance of x / |x|;  map = V_P diag(l_P + eps)^(-1/2)
+    """
+    sum_D, square_DD = x_ND.new_zeros(x_ND.shape[1]).double(), 0
+    for block in x_ND.split(BLOCK_ROWS):  # never a second copy of all features
+        z_BD = F.normalize(block.double(), dim=1)
+        sum_D, square_DD = sum_D + z_BD.sum(0), square_DD + z_BD.T @ z_BD
+    mean_D = sum_D / len(x_ND)
+    value_D, vector_DD = torch.linalg.eigh(square_DD / len(x_ND) - torch.outer(mean_D, mean_D))
+    kept = slice(-components, None)  # eigenvalues ascend
+    return mean_D, vector_DD[:, kept] * (value_D[kept].clamp(min=0) + EPS).rsqrt()
+
+
+def score_sums(
+    query: tuple[Tensor, Tensor],
+    gallery: tuple[Tensor, Tensor],
+    k: tuple[int, ...],
+    own_Q: Tensor | None = None,
+) -> Tensor:
+    """[2 + K], float64: number of queries with a relevant image, sums of AP and of each recall@k.
+
+    Args:
+        query, gallery: features of unit length and class ids.
+        own_Q: row of each query in the gallery, which it must not find.
+    """
+    sums = torch.zeros(2 + len(k), dtype=torch.float64, device=query[0].device)
+    rows = max(1, COSINES // len(gallery[0]))
+    for block in torch.arange(len(query[0]), device=sums.device).split(rows):
+        cosine_BG = query[0][block] @ gallery[0].T
+        if own_Q is not None:
+            cosine_BG.scatter_(1, own_Q[block, None], -torch.inf)
+        order_BG = cosine_BG.argsort(dim=1, descending=True, stable=True)
+        relevant_BG = gallery[1][order_BG] == query[1][block, None]
+        if own_Q is not None:
+            relevant_BG = relevant_BG[:, :-1]  # its own place is the last
+        sums += block_sums(relevant_BG, k)
+    return sums
+
+
+def block_sums(relevant_BG: Tensor, k: tuple[int, ...]) -> Tensor:
+    """As `score_sums`, from relevance in the order of the ranks."""
+    found_BG = relevant_BG.cumsum(1)
+    rank_G = torch.arange(1, relevant_BG.shape[1] + 1, device=relevant_BG.device)
+    relevant_B = relevant_BG.sum(1)
+    ap_B = (found_BG / rank_G * relevant_BG).sum(1, dtype=torch.float64) / relevant_B.clamp(min=1)
+    recalls = [relevant_BG[:, :first].any(1).sum() for first in k]
+    return torch.stack([(relevant_B > 0).sum(), ap_B.sum(), *recalls]).double()
