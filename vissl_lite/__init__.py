@@ -3,8 +3,13 @@
 The ten registries are here; `vissl_lite.plugins.load_entries()` fills them.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vissl_lite.errors import ConfigError
 from vissl_lite.registry import REGISTRIES, Registry
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.weights import load
 
 __version__ = "0.1.0"
 
@@ -36,4 +41,14 @@ __all__ = [
     "ConfigError",
     "Registry",
     "__version__",
+    "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`vissl_lite.load`, which needs PyTorch, is imported when it is used."""
+    if name == "load":
+        from vissl_lite.engine.weights import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

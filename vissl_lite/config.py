@@ -140,7 +140,7 @@ class Config:
     hooks: Annotated[dict, HOOKS] = field(default_factory=dict)
     loggers: Annotated[dict, LOGGERS] = field(default_factory=dict)
     evaluations: Annotated[dict, EVALUATIONS] = field(default_factory=dict)
-    init: str | None = None  # start from these weights: a run, a checkpoint or a .safetensors file
+    init: str | None = None  # start from a run, a checkpoint, a file or name of docs/weights.md
     resume: bool = False  # set by `resume=DIR`: continue in this run's own folder
     dry_run: bool = False  # build everything, take one step on one batch, print the sizes, stop
     objective: str = "loss"  # the result that a sweep optimises

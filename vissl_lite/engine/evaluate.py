@@ -122,7 +122,7 @@ def _model(
     model = build_model(config, num_classes)
     notes = ["init: no weights given; the model is as it is built"]
     if config.init:
-        notes = weights.load_into(model, Path(config.init))
+        notes = weights.load_into(model, config.init)
     precision, layout = config.precision, config.memory.memory_format
     numerics = Numerics(
         "fp32" if precision == "auto" else precision,

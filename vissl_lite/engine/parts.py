@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -104,7 +103,7 @@ class Parts:
         self._check_needs()
 
     def _init(self) -> list[str]:
-        return weights.load_into(self.model, Path(cast(str, self.config.init)))
+        return weights.load_into(self.model, cast(str, self.config.init))
 
     def _choose_numerics(self, chosen: dict[str, str] | None) -> None:
         config, device = self.config, self.device

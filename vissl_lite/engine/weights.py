@@ -1,17 +1,113 @@
-"""Starting from weights: a run, a checkpoint, or a `.safetensors` file. Never partially silent."""
+"""Starting from weights, of ours or from elsewhere. Never partially silent."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor
+import torch
+import yaml
+from torch import Tensor, nn
 
+from vissl_lite import TRUNKS, io
 from vissl_lite.engine.checkpoint import Checkpointer
 from vissl_lite.engine.state import differences, read_model
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.formats.files import read_file
+from vissl_lite.formats.format import IMAGENET, UNKNOWN, Pixels
+from vissl_lite.formats.published import PUBLISHED
+from vissl_lite.formats.recognise import Weights, infer, recognise
+from vissl_lite.formats.report import Report
 from vissl_lite.model import SSLModel
+from vissl_lite.plugins import load_entries
+
+NOT_PRETRAINED = {"pretrained": False, "weights": None}  # in the config of an adapter
+
+
+def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
+    """A trunk with weights, in eval mode: `load("runs/x")(images_NCHW)["res5"]`.
+
+    Args:
+        path_or_name: a run of ours (its newest checkpoint), a checkpoint, a file in a format of
+            docs/weights.md, its address (https://...), or a name of `PUBLISHED`, such as
+            "swav_resnet50". The format shows in the tensors' names and shapes.
+        allow_missing: tensors that the file lacks stay random instead of being an error.
+
+    Returns:
+        A trunk in float32 on the CPU, with the attributes `mean` and `std` (per channel, of pixels
+        in [0, 1]) and `size` (side of the images in pixels), each None where nothing tells it, and
+        `report` (printable: what was loaded, renamed, ignored, missing).
+
+    Raises:
+        ConfigError: nothing there, no known network, or tensors that the trunk lacks, misses, or
+            has in another shape.
+    """
+    load_entries()
+    weights = read(path_or_name)
+    config = weights.config or infer(weights.trunk)
+    with torch.random.fork_rng(devices=[]):
+        trunk = TRUNKS.build(_without_download(config), "trunk")
+    _fill(trunk, weights, config, allow_missing)
+    trunk.mean, trunk.std = weights.pixels.mean, weights.pixels.std
+    trunk.size = config.get("image_size", weights.pixels.size)
+    trunk.report = weights.report
+    return trunk.eval()
+
+
+def load_into(model: SSLModel, path: str | Path) -> list[str]:
+    """Loads trunk weights, and head weights where all of them fit.
+
+    Args:
+        path: as for `load`.
+
+    Returns:
+        Sentences on what was loaded and what was not.
+
+    Raises:
+        ConfigError: nothing there, or the trunk's tensors do not match one by one.
+    """
+    weights = read(path)
+    wanted = model.trunk.state_dict()
+    _start_counters(weights, wanted)
+    if wrong := differences(weights.trunk, wanted):
+        raise ConfigError(
+            f"init: {path} holds another trunk than the config: {wrong};"
+            f" set the trunk that the weights were trained with{_in_words(weights)}"
+        )
+    model.trunk.load_state_dict(weights.trunk)
+    notes = [f"init: {len(wanted)} trunk tensors from {path} ({weights.report.format})"]
+    if weights.heads and not differences(weights.heads, model.heads.state_dict()):
+        model.heads.load_state_dict(weights.heads)
+        weights.report.ignored.pop("head")
+        notes.append(f"init: {len(weights.heads)} head tensors")
+    elif len(model.heads):
+        notes.append("init: heads start from scratch, the file has none that fit")
+    ignored = weights.report.ignored_in_words()
+    return notes + ([f"init: {ignored}"] if ignored else [])
+
+
+def read(path_or_name: str | Path) -> Weights:
+    """The tensors of a trunk under our names, from all that `load` takes.
+
+    Raises:
+        ConfigError: nothing there, or it cannot be read.
+    """
+    path = io.local_path(PUBLISHED.get(str(path_or_name), path_or_name))
+    if path.is_file():
+        weights = _from_file(path)
+        if str(path_or_name) in PUBLISHED:  # all of them on ImageNet's pixels, SwAV by its own std
+            weights.pixels = replace(IMAGENET, std=weights.pixels.std or IMAGENET.std)
+        return weights
+    newest = path if (path / "meta.json").is_file() else Checkpointer(path / "checkpoints").latest()
+    if newest is None:
+        raise ConfigError(
+            f"weights: {path} is neither a run with checkpoints, nor a checkpoint, nor a file of"
+            f" weights, nor the name of published ones{did_you_mean(str(path), PUBLISHED)}"
+        )
+    config = _saved(newest).get("trunk")
+    return _ours(read_model(newest), str(newest), config, _pixels(newest))
 
 
 def run_config(path: Path) -> Path:
@@ -29,59 +125,80 @@ def run_config(path: Path) -> Path:
     )
 
 
-def load_into(model: SSLModel, path: Path) -> list[str]:
-    """Loads trunk weights, and head weights where all of them fit.
-
-    Args:
-        path: folder of a run (its newest checkpoint), a checkpoint, or a .safetensors file of a
-            trunk.
-
-    Returns:
-        Sentences on what was loaded and what was not.
-
-    Raises:
-        ConfigError: nothing there, or the trunk's tensors do not match one by one.
-    """
-    state = read_weights(path)
-    trunk = {k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")}
-    trunk = trunk or state
-    if wrong := differences(trunk, model.trunk.state_dict()):
-        raise ConfigError(
-            f"init: {path} holds another trunk than the config: {wrong};"
-            f" set the trunk that the weights were trained with{_trunk_of(path)}"
-        )
-    model.trunk.load_state_dict(trunk)
-    notes = [f"init: {len(trunk)} trunk tensors from {path}"]
-    heads = {k.removeprefix("heads."): v for k, v in state.items() if k.startswith("heads.")}
-    if heads and not differences(heads, model.heads.state_dict()):
-        model.heads.load_state_dict(heads)
-        notes.append(f"init: {len(heads)} head tensors")
-    elif len(model.heads):
-        notes.append("init: heads start from scratch, the file has none that fit")
-    return notes
+def _from_file(path: Path) -> Weights:
+    tensors, card = read_file(path)
+    if card.keys() >= {"trunk", "vissl_lite"}:
+        return _ours(tensors, str(path), json.loads(card["trunk"]), _pixels(path))
+    return recognise(tensors, str(path)) or _ours(tensors, str(path))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's model, or of a .safetensors file."""
-    if path.is_file() and path.suffix == ".safetensors":
-        return load_file(path)
-    if (path / "meta.json").is_file():
-        return read_model(path)
-    newest = Checkpointer(path / "checkpoints").latest()
-    if newest is None:
-        raise ConfigError(
-            f"init: {path} is neither a run with checkpoints, nor a checkpoint, nor a .safetensors"
-            " file"
-        )
-    return read_model(newest)
+def _ours(
+    state: dict[str, Tensor],
+    origin: str,
+    config: dict[str, Any] | None = None,
+    pixels: Pixels = UNKNOWN,
+) -> Weights:
+    """A trunk by itself, or the student's in a whole model; of a teacher all names say so."""
+    report = Report(origin, "vissl_lite")
+    trunk, heads = _below("trunk.", state), _below("heads.", state)
+    if trunk:
+        report.renamed = {f"trunk.{name}": name for name in trunk}
+        for name in [name for name in state if name not in report.renamed]:
+            part = name.partition(".")[0]
+            report.ignored.setdefault("head" if part == "heads" else part, []).append(name)
+    return Weights(trunk or state, report, config, pixels, heads if trunk else {})
 
 
-def _trunk_of(path: Path) -> str:
-    """The trunk's config, if the weights come from a run of ours."""
-    import yaml
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
 
+
+def _saved(path: Path) -> dict[str, Any]:
+    """The config of the run that a path belongs to; {} for what was taken out of its run."""
     try:
-        saved: dict[str, Any] = yaml.safe_load(run_config(path).read_text())
+        return yaml.safe_load(run_config(path).read_text())
+    except ConfigError:
+        return {}
+
+
+def _pixels(path: Path) -> Pixels:
+    saved = _saved(path)
+    if not {"data", "labelled"} <= saved.keys():
+        return UNKNOWN
+    mean, std = (tuple(saved["data"][key]) for key in ("mean", "std"))
+    return Pixels(mean, std, saved["labelled"]["size"])
+
+
+def _without_download(config: dict[str, Any]) -> dict[str, Any]:
+    """The adapters' pretrained weights would be replaced at once."""
+    return {**config, **{k: v for k, v in NOT_PRETRAINED.items() if k in config}}
+
+
+def _fill(trunk: nn.Module, weights: Weights, config: dict, allow_missing: bool) -> None:
+    wanted, report = trunk.state_dict(), weights.report
+    _start_counters(weights, wanted)
+    report.compare(weights.trunk, wanted)
+    absent = {name: wanted[name] for name in report.missing} if allow_missing else {}
+    if wrong := differences({**weights.trunk, **absent}, wanted):
+        remedy = "; allow_missing=True accepts what is missing" if report.missing else ""
+        raise ConfigError(
+            f"weights: {report.origin} ({report.format}) is no whole trunk {config}: {wrong}"
+            f"{remedy}"
+        )
+    trunk.load_state_dict({**weights.trunk, **absent})
+
+
+def _start_counters(weights: Weights, wanted: dict[str, Tensor]) -> None:
+    """Files from before PyTorch 0.4.1 lack BatchNorm's counters of batches, which weigh nothing."""
+    for name, tensor in wanted.items():
+        if name.endswith("num_batches_tracked") and name not in weights.trunk:
+            weights.trunk[name] = torch.zeros_like(tensor)
+            weights.report.started.append(name)
+
+
+def _in_words(weights: Weights) -> str:
+    """The trunk's config, where the weights tell it."""
+    try:
+        return f": {weights.config or infer(weights.trunk)}"
     except ConfigError:
         return ""
-    return f": {saved['trunk']}"

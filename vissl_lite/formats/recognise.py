@@ -1,0 +1,139 @@
+"""From the tensors of a file to those of a trunk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vissl_lite.errors import ConfigError
+from vissl_lite.formats import (
+    bare,
+    barlow_twins,
+    byol,
+    dino,
+    moco,
+    moco_v3,
+    regnet,
+    resnet,
+    swav,
+    vicreg,
+    vissl,
+    vit,
+)
+from vissl_lite.formats.format import HEADS, UNKNOWN, WRAPPED, Format, Naming, Pixels, Tensors
+from vissl_lite.formats.report import Report
+
+# the first that fits is taken: those with a mark of their own before those with a common one
+FORMATS = (
+    vissl.FORMAT,
+    swav.FORMAT,
+    moco.FORMAT,
+    moco_v3.FORMAT,
+    dino.FORMAT,
+    byol.FORMAT,
+    barlow_twins.FORMAT,
+    vicreg.FORMAT,
+    bare.FORMAT,
+)
+NAMINGS = (
+    *(resnet.TORCHVISION, resnet.SEQUENTIAL),
+    *(regnet.TORCHVISION, regnet.CLASSY, regnet.VISSL, regnet.TIMM),
+    *(vit.TIMM, vit.TORCHVISION, vit.SWAG),
+)
+ANYWHERE = {
+    r"(?:.*\.)?optimizers?(?:_state_dict)?\.": "optimizer",
+    r"(?:amp|scaler|scheduler|lr_scheduler)\.": "training state",
+    r"state_dict_ema\.": "moving average",
+}
+
+
+@dataclass
+class Weights:
+    """The tensors of a trunk under our names, and what is known of it.
+
+    Attributes:
+        trunk: name in the trunk's state dict -> tensor.
+        heads: the same of `SSLModel.heads`; only our checkpoints have them.
+        config: of the trunk, or None where nothing tells it.
+        pixels: what it was trained to see.
+        report: what became of each tensor of the file.
+    """
+
+    trunk: dict[str, Tensor]
+    report: Report
+    config: dict[str, Any] | None = None
+    pixels: Pixels = UNKNOWN
+    heads: dict[str, Tensor] = field(default_factory=dict)
+
+
+def recognise(tensors: Tensors, origin: str) -> Weights | None:
+    """The trunk in a foreign file; None where no format fits.
+
+    Args:
+        tensors: of the file, nested dicts flattened.
+        origin: the file, for the report.
+    """
+    for form in FORMATS:
+        if any(re.match(form.mark, name) for name in tensors):
+            for prefix in form.trunk:
+                if naming := _naming(prefix, tensors):
+                    return _convert(tensors, form, prefix, naming, origin)
+    return None
+
+
+def infer(trunk: Tensors) -> dict[str, Any]:
+    """The config of a trunk of ours from the shapes of its tensors.
+
+    Raises:
+        ConfigError: its names are those of no trunk that can be inferred.
+    """
+    for naming in NAMINGS:
+        if not naming.renames and _has(naming, trunk):
+            return naming.settings(trunk)
+    raise ConfigError(
+        "weights: neither the file nor the names of its tensors"
+        f" ({', '.join(list(trunk)[:3])}, ...) tell the trunk; known are ResNet, RegNet and ViT in"
+        " the formats of docs/weights.md"
+    )
+
+
+def _naming(prefix: str, tensors: Tensors) -> Naming | None:
+    inner = {name[m.end() :] for name in tensors if (m := re.match(prefix, name))}
+    return next((naming for naming in NAMINGS if _has(naming, inner)), None)
+
+
+def _has(naming: Naming, names: Any) -> bool:
+    return any(re.fullmatch(naming.anchor, name) for name in names)
+
+
+def _convert(tensors: Tensors, form: Format, prefix: str, naming: Naming, origin: str) -> Weights:
+    report = Report(origin, f"{form.name}, {naming.name}")
+    trunk: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        match = re.match(prefix, name)
+        inner = name[match.end() :] if match else None
+        if reason := _reason(name, inner, form, prefix):
+            report.ignored.setdefault(reason, []).append(name)
+            continue
+        ours = name if inner is None else naming.ours(inner)
+        trunk[ours] = naming.change(ours, tensor)
+        if ours != name:
+            report.renamed[name] = ours
+    form.check(trunk)
+    return Weights(trunk, report, pixels=form.pixels)
+
+
+def _reason(name: str, inner: str | None, form: Format, prefix: str) -> str:
+    """Why a tensor is left out; "" if it is the trunk's, or of unknown use.
+
+    WRAPPED stands before any name; every other prefix before the trunk's alone.
+    """
+    if inner is not None and re.match(HEADS, inner):
+        return "head"
+    if inner is not None and prefix != WRAPPED:
+        return ""
+    rules = {**form.ignored, **ANYWHERE, WRAPPED + HEADS: "head"}
+    return next((reason for pattern, reason in rules.items() if re.match(pattern, name)), "")
