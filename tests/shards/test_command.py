@@ -11,8 +11,9 @@ from PIL import Image
 
 from vissl_lite import ConfigError
 from vissl_lite.plugins import load_entries
-from vissl_lite.shards.command import main, source_config
+from vissl_lite.shards.command import main
 from vissl_lite.sources.packed import Packed
+from vissl_lite.words import source_config
 
 load_entries()
 N = 6
@@ -81,8 +82,8 @@ def test_shards_are_a_source_too(data):
 
 def test_source_of_a_recipe():
     words = ["config=quickstart", "data/source=synthetic", "data.source.n=7"]
-    assert source_config(words)["name"] == "synthetic"
-    assert source_config(words)["n"] == 7
+    assert source_config(words, "shards build")["name"] == "synthetic"
+    assert source_config(words, "shards build")["n"] == 7
 
 
 def test_options(data, capsys):

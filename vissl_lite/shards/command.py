@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import yaml
 
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.overrides import compose
 from vissl_lite.shards.build import build
 from vissl_lite.shards.convert import GIB, Settings
 from vissl_lite.shards.finish import BROKEN
 from vissl_lite.shards.stopped import BuildStopped
 from vissl_lite.shards.verify import damages
-from vissl_lite.sources._packed import MANIFEST, Manifest
-from vissl_lite.sources._rows import READERS
+from vissl_lite.sources._packed import Manifest
 from vissl_lite.sources.packed import Packed
+from vissl_lite.words import SOURCE_IS, Parser, cores, identity, source_config, whole
 
 USAGE = f"""usage: vissl-lite shards build SOURCE [key=value ...] --out DIR [options]
        vissl-lite shards verify DIR
@@ -32,16 +27,7 @@ build    packs the images of a source into a few large files, which training rea
 verify   reads everything and names the images that are damaged; exit code 1 if there are any
 info     what DIR, also an address, holds
 
-SOURCE is
-  a folder of images                    source image_folder
-  a tar file, a pattern in quotes       tar_shards
-  {", ".join(READERS)}
-                                        table
-  .txt or .npy with paths               file_list
-  a folder or address of shards         packed
-  the name of any source                with its parameters as key=value
-  config=RECIPE                         data.source of that recipe
-key=value are parameters of the source, such as label=cls, or changes of the recipe.
+{SOURCE_IS}
 
 --out DIR        new, empty, or holding a build of the same that was stopped
 --short-side N   shrink images whose shorter side is longer; none is enlarged; default: keep all
@@ -78,16 +64,15 @@ def main(words: Sequence[str]) -> int:
 def _build(words: Sequence[str]) -> int:
     options = _parsed(words)
     out = Path(options.out).expanduser().absolute()
-    config = source_config(options.source)
+    config = source_config(options.source, "shards build")
     settings = Settings(
         options.short_side, options.quality, options.raw, int(options.shard_size * GIB)
     )
     if settings.short_side is not None and settings.short_side < SMALL_SIDE:
         print(_small(settings.short_side))
     source = SOURCES.build(config, "shards build")
-    full = SOURCES.check(config, "shards build")
-    identity = {key: value for key, value in full.items() if key not in ("index", "refresh")}
-    manifest = build(source, identity, settings, out, options.workers, options.max_broken)
+    described = identity(config, "shards build")
+    manifest = build(source, described, settings, out, options.workers, options.max_broken)
     print(summary(manifest, str(out)))
     return 0
 
@@ -125,43 +110,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 
 
-def source_config(words: Sequence[str]) -> dict[str, Any]:
-    """The config of the source that the words of a command line mean.
-
-    Raises:
-        ConfigError: neither a recipe, nor a source, nor a path of a known kind.
-    """
-    if any(word.startswith("config=") for word in words):
-        return dict(compose(words).data.source)
-    first, rest = words[0], words[1:]
-    if wrong := [word for word in rest if "=" not in word]:
-        raise ConfigError(
-            f"shards build: {wrong[0]!r} is no key=value; put a pattern of paths in quotes, so that"
-            " the shell leaves it as it is"
-        )
-    given = {key: yaml.safe_load(value) for key, _, value in (w.partition("=") for w in rest)}
-    if first in SOURCES:
-        return {"name": first, **given}
-    return {"name": _kind(first), "path": first, **given}
-
-
-def _kind(path: str) -> str:
-    """The source that reads what lies there."""
-    ending = Path(path).suffix.lower()
-    by_ending = {".tar": "tar_shards", ".txt": "file_list", ".npy": "file_list"}
-    by_ending |= dict.fromkeys(READERS, "table")
-    if "://" in path or (Path(path) / MANIFEST).is_file():
-        return "packed"
-    if ending in by_ending:
-        return by_ending[ending]
-    if Path(path).expanduser().is_dir() or "/" in path:  # the source says what is missing
-        return "image_folder"
-    raise ConfigError(
-        f"shards build: {path!r} is no folder, no {', '.join(by_ending)} and no source"
-        f"{did_you_mean(path, SOURCES) or ';'} sources: {', '.join(SOURCES.names())}"
-    )
-
-
 def summary(manifest: Manifest, path: str) -> str:
     """What shards hold, in a few lines."""
     settings = manifest.settings
@@ -196,37 +144,17 @@ def _bytes(size: float) -> str:
 # ---------------------------------------------------------------- words
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as every command here does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"shards build: {message}; see vissl-lite shards --help")
-
-
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="shards build", add_help=False, allow_abbrev=False)
+    parser = Parser("shards build")
     parser.add_argument("source", nargs="+", metavar="SOURCE")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--short-side", type=_within(1, 65_535))
-    parser.add_argument("--quality", type=_within(1, 95), default=90)
+    parser.add_argument("--short-side", type=whole(1, 65_535))
+    parser.add_argument("--quality", type=whole(1, 95), default=90)
     parser.add_argument("--raw", action="store_true")
-    parser.add_argument("--workers", type=_within(1, 4096), default=_cores())
-    parser.add_argument("--max-broken", type=_within(0, 10**12), default=100)
+    parser.add_argument("--workers", type=whole(1, 4096), default=cores())
+    parser.add_argument("--max-broken", type=whole(0, 10**12), default=100)
     parser.add_argument("--shard-size", type=_size, default=1.0)
     return parser.parse_intermixed_args(words)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _within(low: int, high: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-        return int(text)
-
-    return whole
 
 
 def _size(text: str) -> float:
