@@ -49,6 +49,7 @@ setup(
         "fast": FAST,
         "test": ["pytest", "ruff", "pyright", "build", "timm", *FAST],
         "timm": ["timm"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "wandb": ["wandb"],
         "s3": ["boto3"],
         "slurm": ["hydra-submitit-launcher==1.2.0"],

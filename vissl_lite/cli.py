@@ -1,10 +1,11 @@
-"""The command line: `vissl-lite config=RECIPE [key=value ...]`, `list`, `plan`, `bench`, `shards`.
+"""The command line: `vissl-lite config=RECIPE [key=value ...]`, `list`, and `COMMANDS`.
 
 `python tools/run.py ...` is the same. Everything of Hydra works: `-m`, `--help`, `--cfg job`, TAB
 completion. What the user got wrong is printed as one block, with exit code 2. A run that wants
 several processes on this machine starts them itself (docs/launch.md).
 """
 
+import importlib
 import json
 import logging
 import os
@@ -55,6 +56,17 @@ from vissl_lite.plugins import config_dir, load_entries, register_with_hydra
 from vissl_lite.schema import conform, plain
 
 USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
+
+
+COMMANDS = {  # the first words -> what runs with the rest of them, imported only then
+    ("plan",): "vissl_lite.plan.command:main",
+    ("bench", "step"): "vissl_lite.profile.command:main",
+    ("bench", "data"): "vissl_lite.profile.data:main",
+    ("shards",): "vissl_lite.shards.command:main",
+    ("export",): "vissl_lite.export.command:main",
+    ("extract",): "vissl_lite.extract.command:main",
+    ("nearest",): "vissl_lite.extract.command:nearest_main",
+}
 
 
 def main() -> None:
@@ -126,23 +138,10 @@ def _command(args: list[str]) -> int:
     if args[:1] == ["list"]:
         listing.print_listing(args[1:])
         return 0
-    if args[:1] == ["plan"]:
-        from vissl_lite.plan.command import main as plan
-
-        plan(args[1:])
-        return 0
-    if args[:1] == ["shards"]:
-        from vissl_lite.shards.command import main as shards
-
-        return shards(args[1:])
-    if args[:2] == ["bench", "step"]:
-        from vissl_lite.profile.command import main as bench_step
-
-        return bench_step(args[2:])
-    if args[:2] == ["bench", "data"]:
-        from vissl_lite.profile.data import main as bench_data
-
-        return bench_data(args[2:])
+    for words, place in COMMANDS.items():
+        if tuple(args[: len(words)]) == words:
+            module, _, function = place.partition(":")
+            return getattr(importlib.import_module(module), function)(args[len(words) :]) or 0
     if "--help" in args or "-h" in args:
         listing.print_help()
         return 0

@@ -23,6 +23,9 @@ what fits                vissl-lite plan config=... world_size=512 gpu=h100-80gb
 where time goes          vissl-lite bench step config=...
 what images cost         vissl-lite bench data config=...
 pack a data set          vissl-lite shards build FOLDER --out DIR --short-side 400
+weights for others       vissl-lite export runs/NAME/DATE --to torchvision
+features of images       vissl-lite extract MODEL SOURCE --out FOLDER
+images like this one     vissl-lite nearest FEATURES IMAGE
 on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
 TAB completion           eval "$(vissl-lite -sc install=bash)"
 Hydra's own options      vissl-lite --hydra-help

@@ -162,7 +162,7 @@ class ViT(Trunk):
             )
         patches_NCHW = self.patch_embed(x_NCHW)
         grid = patches_NCHW.shape[2:]
-        cls_NTC = self.cls_token.expand(len(x_NCHW), -1, -1)
+        cls_NTC = self.cls_token.expand(x_NCHW.shape[0], -1, -1)
         x_NTC = torch.cat([cls_NTC, patches_NCHW.flatten(2).transpose(1, 2)], dim=1)
         return x_NTC + interpolate_positions(self.pos_embed, self.grid, grid), grid
 

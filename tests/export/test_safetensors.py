@@ -1,0 +1,31 @@
+import json
+
+import pytest
+import torch
+from export.subjects import NETWORKS, subject, worst
+from safetensors import safe_open
+
+import vissl_lite
+from vissl_lite.export.safetensors import SafeTensors
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_changes(name, tmp_path):
+    exported, file = subject(**NETWORKS[name]), tmp_path / "w.safetensors"
+    target = SafeTensors(exported)
+    target.write(file)
+    with torch.no_grad():
+        assert worst(target.features(file, exported.probe()), exported) == 0
+    loaded, state = vissl_lite.load(file).state_dict(), exported.trunk.state_dict()
+    assert list(loaded) == list(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_the_header_tells_the_trunk_and_its_pixels(tmp_path):
+    exported = subject(name="resnet", depth=18, stem="cifar", width_multiplier=0.125)
+    SafeTensors(exported).write(tmp_path / "w.safetensors")
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        card = file.metadata()
+    assert json.loads(card["trunk"]) == exported.config
+    assert (json.loads(card["mean"]), json.loads(card["std"])) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert card.keys() == {"trunk", "vissl_lite", "mean", "std"}

@@ -1,0 +1,95 @@
+"""Against torchvision's own networks, loaded strictly by the printed lines; bound 1e-5."""
+
+import pytest
+import torch
+import torchvision
+from export.subjects import NETWORKS, loaded, on_meta, subject, worst
+
+from vissl_lite.errors import ConfigError
+from vissl_lite.export.torchvision import TorchVision, network
+
+OTHERS = {
+    "groups without a name": {"name": "resnet", "groups": 2, "width_per_group": 48},
+    "wide_resnet50_2": {"name": "resnet", "width_per_group": 128},
+    "stages that torchvision rounds otherwise": {"name": "regnet", "preset": "x_400mf"},
+    "a stem of its own": {"name": "regnet", "preset": "y_200mf", "stem_width": 16},
+    "anynet": {
+        "name": "anynet", "depths": [1, 2], "widths": [16, 32], "group_widths": [8, 16],
+        "se_ratio": 0.5,
+    },
+    "vit_tiny": {"name": "vit", "size": "tiny", "patch_size": 8, "image_size": 32},
+    "adapter": {"name": "torchvision", "model": "mobilenet_v3_small"},
+    "adapter of a map": {"name": "torchvision", "model": "convnext_tiny"},
+}  # fmt: skip
+
+
+def check(file, **config):
+    exported = subject(**config)
+    target = TorchVision(exported)
+    target.write(file)
+    theirs = loaded(target.usage(file), exported.probe()).flatten(1)
+    assert worst(theirs, exported) < 1e-5
+    return target, exported
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_networks_that_everybody_uses(name, tmp_path):
+    check(tmp_path / "w.pth", **NETWORKS[name])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks(name, tmp_path):
+    check(tmp_path / "w.pth", **OTHERS[name])
+
+
+def test_its_own_check_gives_the_same(tmp_path):
+    target, exported = check(tmp_path / "w.pth", name="resnet", depth=18)
+    with torch.no_grad():
+        assert worst(target.features(tmp_path / "w.pth", exported.probe()), exported) < 1e-5
+
+
+def test_the_keys_are_torchvision_s():
+    theirs = torchvision.models.vit_b_16().state_dict()
+    ours = TorchVision(subject(name="vit", size="base")).tensors
+    assert set(theirs) - set(ours) == {"heads.head.weight", "heads.head.bias"}
+    assert set(ours) < set(theirs)
+
+
+CALLS = {
+    "resnet50()": {"name": "resnet"},
+    "resnext101_32x8d()": {"name": "resnet", "depth": 101, "groups": 32, "width_per_group": 8},
+    "resnet101(groups=32, width_per_group=16)": {
+        "name": "resnet", "depth": 101, "groups": 32, "width_per_group": 16,
+    },
+    "regnet_x_400mf()": {"name": "regnet", "preset": "x_400mf", "rounding": "torchvision"},
+    "regnet_y_128gf()": {"name": "regnet", "preset": "y_128gf"},
+    "RegNet(torchvision.models.regnet.BlockParams(depths=[2, 7, 17, 1],"
+    " widths=[2020, 4040, 11110, 28280], group_widths=[1010, 1010, 1010, 1010],"
+    " bottleneck_multipliers=[1.0, 1.0, 1.0, 1.0], strides=[2, 2, 2, 2], se_ratio=0.25),"
+    " stem_width=32)": {"name": "regnet", "preset": "y_10b_seer"},
+    "vit_h_14()": {"name": "vit", "size": "huge", "patch_size": 14},
+    "vit_b_32(image_size=384)": {
+        "name": "vit", "size": "base", "patch_size": 32, "image_size": 384,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls(call):
+    assert str(network(on_meta(**CALLS[call]))[0]) == f"torchvision.models.{call}"
+
+
+REFUSED = {
+    "its stem is CIFAR's": {"name": "resnet", "stem": "cifar"},
+    "every layer is 2 times as wide": {"name": "resnet", "width_multiplier": 2},
+    "its images have 4 channels": {"name": "regnet", "in_channels": 4},
+    "it has 200 layers": {"name": "resnet", "depth": 200},
+    "its branches have LayerScale": {"name": "vit", "layer_scale": 1e-5},
+    "it is the trunk timm": {"name": "timm"},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_torchvision_cannot_express(reason):
+    with pytest.raises(ConfigError, match=rf"torchvision has no network like this.*{reason}"):
+        network(on_meta(**REFUSED[reason]))
