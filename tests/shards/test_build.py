@@ -2,7 +2,6 @@
 
 import filecmp
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from shards.noise import Deadly, Noise
 
 from vissl_lite import ConfigError
-from vissl_lite.data.batch import Sample
 from vissl_lite.shards import finish, pool
 from vissl_lite.shards import journal as journals
 from vissl_lite.shards.build import build
@@ -26,27 +24,6 @@ from vissl_lite.sources.packed import Packed
 
 SMALL = Settings(shard_size=30_000)
 IDENTITY = {"name": "noise", "path": "nowhere"}
-
-
-class Noise:
-    """Images of 300 to 5,200 bytes with labels and tags; some are broken, as told."""
-
-    num_classes, classes = 4, ["a", "b", "c", "d"]
-
-    def __init__(self, n=61, broken=(), slow=0.0):
-        self.n, self.broken, self.slow, self.read = n, broken, slow, []
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        time.sleep(self.slow)
-        side = 8 + index * 7 % 32
-        image = np.random.default_rng(index).integers(0, 256, (side, side, 3), np.uint8)
-        label = index % 4 if index % 5 else None
-        image = b"no image" if index in self.broken else image
-        return Sample(image, label, [index % 4] * (index % 3), f"noise/{index}")
 
 
 @pytest.fixture(autouse=True)
@@ -210,10 +187,10 @@ module.start(module.Path({out!r}), module.Noise(slow=0.03), workers=2)
 
 def test_kill_9_of_the_command_leaves_no_process_behind(expected, tmp_path):
     out = tmp_path / "one"
-    text = RUNNER.format(tests=str(Path(__file__).parent), file=__file__, out=str(out))
+    text = RUNNER.format(tests=str(Path(__file__).parents[1]), file=__file__, out=str(out))
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
+        "PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}",
     }
     process = subprocess.Popen([sys.executable, "-c", text], env=environment)
     first = out / "data-00000.bin"
@@ -252,13 +229,6 @@ def is_alive(pid):
 def test_a_killed_worker_is_told(tmp_path):
     with pytest.raises(BuildStopped, match=r"a worker process was killed.*fewer --workers"):
         start(tmp_path / "one", Deadly(), workers=2)
-
-
-class Deadly(Noise):
-    def __getitem__(self, index):
-        if index == 40 and multiprocessing.parent_process():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
 
 
 # ---------------------------------------------------------------- disks
