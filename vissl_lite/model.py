@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from vissl_lite.parallel.shards import local
 
 EMBEDDING = "embedding"  # as a layer: the output of the last head that is no scorer
+LOGITS = "logits"  # likewise: all outputs of the scorer, one after the other
+OF_HEADS = (EMBEDDING, LOGITS)
 
 
 @dataclass
@@ -145,17 +147,20 @@ class SSLModel(nn.Module):
         Args:
             images_BHWC: uint8.
             layers: of the trunk, averaged over their maps in float32, or "embedding", the output
-                of the last head that is no scorer.
+                of the last head that is no scorer, or "logits", those of the scorer.
         """
-        wanted = dict.fromkeys(self.layer if layer == EMBEDDING else layer for layer in layers)
+        wanted = dict.fromkeys(self.layer if layer in OF_HEADS else layer for layer in layers)
         outputs = self.trunk(self.normalise(images_BHWC), tuple(wanted))
-        found = {layer: _averaged(outputs[layer]) for layer in layers if layer != EMBEDDING}
-        if EMBEDDING in layers:
+        found = {layer: _averaged(outputs[layer]) for layer in layers if layer not in OF_HEADS}
+        if set(OF_HEADS) & set(layers):
             z_BD = self.pooled(outputs[self.layer])
-            for head in self.heads:
-                z_BD = z_BD if getattr(head, "scorer", False) else head(z_BD)
+            for head in self.heads[: len(self.heads) - (self.scorer is not None)]:
+                z_BD = head(z_BD)
             found[EMBEDDING] = z_BD
-        return found
+        if LOGITS in layers and self.scorer is not None:
+            scores = self.scorer(z_BD)
+            found[LOGITS] = torch.cat(scores, 1) if isinstance(scores, list) else scores
+        return {layer: found[layer] for layer in layers}
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
         """uint8 pixels to float [N, C, H, W], (x / 255 - mean) / std, in the chosen layout."""

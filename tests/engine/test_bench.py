@@ -1,5 +1,7 @@
 """What evaluations get, and what they say when the labelled images do not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from engine.some_digits import CPU, FP32, SomeDigits, small_model
@@ -11,6 +13,7 @@ from vissl_lite.engine import bench as bench_module
 from vissl_lite.engine.bench import Bench, labelled_sources
 
 LABELLED = Labelled(size=8, transforms=[], batch_size=16)
+RESIZE = [{"name": "resize", "short_side": 16}]
 
 
 def bench_of(sources, notes=None):
@@ -94,6 +97,33 @@ def test_a_source_without_labels(tmp_path, monkeypatch):
     images = f"{{name: image_folder, path: '{tmp_path / 'train' / 'cat'}'}}"
     with pytest.raises(ConfigError, match=r"labelled\.train: source 'image_folder' has no labels"):
         labelled_sources(labelled(images, "{name: digits}"))
+
+
+def test_images_seen_in_another_way_are_not_kept():
+    bench = bench_of({"train": SomeDigits(20), "test": SomeDigits(10)})
+    usual = bench.features("test").features["res5"]
+    larger = bench.seen("test", replace(LABELLED, size=16, transforms=RESIZE))
+    assert larger.features["res5"].shape == usual.shape
+    assert not torch.equal(larger.features["res5"], usual)
+    assert bench.features("test").features["res5"].equal(usual)
+
+
+def test_random_transforms_do_other_things_in_other_epochs():
+    flips = replace(LABELLED, transforms=[{"name": "random_horizontal_flip"}])
+    bench = bench_of({"train": SomeDigits(20), "test": SomeDigits(10)})
+    first, second, again = (
+        bench.seen("train", flips, epoch=epoch).features["res5"] for epoch in (0, 1, 0)
+    )
+    assert first.equal(again)
+    assert not first.equal(second)
+
+
+def test_files_are_left_in_the_folder_of_the_run(tmp_path):
+    bench = bench_of({"train": SomeDigits(5), "test": SomeDigits(5)})
+    assert bench.files("knn") is None
+    bench.folder = tmp_path
+    assert bench.files("knn") == tmp_path / "evaluations" / "knn"
+    assert (tmp_path / "evaluations" / "knn").is_dir()
 
 
 def test_features_do_not_remember_a_graph():

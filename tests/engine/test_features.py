@@ -36,14 +36,15 @@ def naive(model, source, layer):
         x = grey.expand(1, 3, 8, 8)
         x = (x - model.mean / 255) / (model.std / 255)
         with torch.no_grad():
-            if layer == "embedding":
-                rows.append(model.heads[0](model.trunk(x, ("res5",))["res5"].mean((2, 3))))
+            if layer in ("embedding", "logits"):
+                z = model.heads[0](model.trunk(x, ("res5",))["res5"].mean((2, 3)))
+                rows.append(z if layer == "embedding" else model.heads[1](z))
             else:
                 rows.append(F.adaptive_avg_pool2d(model.trunk(x, (layer,))[layer], 1).flatten(1))
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize("layer", ["res5", "res3", "embedding"])
+@pytest.mark.parametrize("layer", ["res5", "res3", "embedding", "logits"])
 def test_equals_one_image_at_a_time(layer):
     source = SomeDigits(20)
     found = extracted(small_model(), source, [layer])
@@ -56,10 +57,10 @@ def test_equals_one_image_at_a_time(layer):
 
 
 def test_several_layers_come_in_the_order_asked():
-    layers = ["embedding", "res5", "res2"]
+    layers = ["logits", "embedding", "res5", "res2"]
     found = extracted(small_model(), SomeDigits(9), layers)
     assert list(found.features) == layers
-    assert [x.shape for x in found.features.values()] == [(9, 6), (9, 64), (9, 8)]
+    assert [x.shape for x in found.features.values()] == [(9, 3), (9, 6), (9, 64), (9, 8)]
     for layer in layers:
         alone = extracted(small_model(), SomeDigits(9), [layer])
         torch.testing.assert_close(alone.features[layer], found.features[layer])

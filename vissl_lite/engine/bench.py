@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vissl_lite.engine.features import FeatureSet, Target, extract
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
+from vissl_lite.parallel.collectives import rank
 
 
 class Bench:
@@ -25,6 +27,8 @@ class Bench:
 
     Args:
         sources: "train" and "test".
+        config: of the run, for what trains networks of its own.
+        folder: of the run; an evaluation may write into `files(NAME)`.
         workers: processes per rank that read images.
         note: takes sentences for the user.
         stop_point: called before each batch of images; may raise to give up.
@@ -42,6 +46,8 @@ class Bench:
         *,
         device: torch.device,
         numerics: Numerics,
+        config: Config | None = None,
+        folder: Path | None = None,
         workers: int = 0,
         backend: str = "fast",
         note: Callable[[str], None] = lambda text: None,
@@ -50,9 +56,8 @@ class Bench:
         self.stop_point = stop_point
         self.model, self.labelled, self.sources, self.note = model, labelled, sources, note
         self.device, self.numerics, self.workers = device, numerics, workers
-        self.num_classes: int = max(source.num_classes for source in sources.values())
-        views = labelled_views(labelled)
-        self._views = views if backend == "reference" else FastViews(views, on_device=False)
+        self.config, self.folder, self.backend = config, folder, backend
+        self.num_classes: int = max((s.num_classes for s in sources.values()), default=0)
         self._known: dict[tuple[str, Target], FeatureSet] = {}
 
     def features(
@@ -71,21 +76,40 @@ class Bench:
         known = self._known[key].features if key in self._known else {}
         missing = [layer for layer in layers if layer not in known]
         if missing:
-            self._keep(key, self._extract(split, missing, target))
+            self._keep(key, self.seen(split, self.labelled, missing, target=target))
         kept = self._known[key]
         return replace(kept, features={layer: kept.features[layer] for layer in layers})
 
-    def _extract(self, split: str, layers: Sequence[str], target: Target) -> FeatureSet:
+    def seen(
+        self,
+        split: str,
+        labelled: Labelled,
+        layers: Sequence[str] | None = None,
+        *,
+        target: Target = "label",
+        epoch: int = 0,
+    ) -> FeatureSet:
+        """Features of images seen in another way, which are not kept; all ranks call it together.
+
+        Args:
+            labelled: size, transforms and batch size, such as `replace(bench.labelled, size=288)`.
+            epoch: random transforms do other things in other epochs.
+
+        Raises:
+            ConfigError: as `features`.
+        """
+        views = labelled_views(labelled)
         found = extract(
             self.model,
             self.sources[split],
-            self._views,
+            views if self.backend == "reference" else FastViews(views, on_device=False),
             layers,
             device=self.device,
             numerics=self.numerics,
-            batch_size=self.labelled.batch_size,
+            batch_size=labelled.batch_size,
             workers=self.workers,
             target=target,
+            epoch=epoch,
             stop_point=self.stop_point,
         )
         if not len(found.label_N):
@@ -95,6 +119,15 @@ class Bench:
             }
             raise ConfigError(f"labelled.{split}: has no readable image with {missing[target]}")
         return found
+
+    def files(self, name: str) -> Path | None:
+        """The folder for what an evaluation leaves behind, made on rank 0; None on other ranks and
+        where there is no run."""
+        if self.folder is None or rank() > 0:
+            return None
+        folder = self.folder / "evaluations" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _keep(self, key: tuple[str, Target], new: FeatureSet) -> None:
         if key in self._known:

@@ -13,7 +13,7 @@ from vissl_lite.config import Config
 from vissl_lite.data.views import Views
 from vissl_lite.engine.param_groups import param_groups
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.model import SSLModel
+from vissl_lite.model import EMBEDDING, LOGITS, SSLModel
 
 
 def build_source(config: Config) -> Any:
@@ -65,6 +65,14 @@ def embed_dim(model: SSLModel) -> int:
     """Width of `Outputs.embedding`."""
     plain = [head for head in model.heads if not getattr(head, "scorer", False)]
     return plain[-1].out_dim if plain else model.trunk.widths[model.layer]  # pyright: ignore
+
+
+def layer_widths(model: SSLModel) -> dict[str, int]:
+    """Width of everything that `SSLModel.layer_features` gives; of sharded logits it gives none."""
+    widths: dict[str, int] = {**model.trunk.widths, EMBEDDING: embed_dim(model)}  # pyright: ignore
+    if model.scorer is not None and not getattr(model.scorer, "sharded", False):
+        widths[LOGITS] = model.scorer.out_dim  # pyright: ignore
+    return widths
 
 
 def build_loss(config: Config, model: SSLModel, source: Any, steps_per_epoch: int) -> nn.Module:

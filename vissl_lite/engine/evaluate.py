@@ -35,14 +35,15 @@ class Evaluations:
         ConfigError: labelled images are missing, or an evaluation's settings are wrong.
     """
 
-    def __init__(self, config: Config, device: torch.device):
-        self.config, self.device = config, device
-        self.sources = labelled_sources(config)
-        labelled_views(config.labelled)  # a mistake in them is said now, not after an epoch
+    def __init__(self, config: Config, device: torch.device, folder: Path):
+        self.config, self.device, self.folder = config, device, folder
         self.entries: dict[str, Any] = {
             name: EVALUATIONS.build(entry, f"evaluations.{name}")
             for name, entry in config.evaluations.items()
         }
+        brings_images = [getattr(entry, "brings_images", False) for entry in self.entries.values()]
+        self.sources = {} if all(brings_images) else labelled_sources(config)
+        labelled_views(config.labelled)  # a mistake in them is said now, not after an epoch
 
     def run(
         self,
@@ -63,6 +64,8 @@ class Evaluations:
             self.sources,
             device=self.device,
             numerics=numerics,
+            config=self.config,
+            folder=self.folder,
             workers=choose_workers(self.config.data.workers, self.device),
             backend=self.config.data.backend,
             note=note,
@@ -88,8 +91,9 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
     if not config.evaluations:
         raise ConfigError("evaluations: none given, and train.epochs is 0; add evaluations=knn")
     start, device = time.perf_counter(), choose_device(config.device)
-    evaluations = Evaluations(config, device)
-    model, numerics, notes = _model(config, evaluations.sources["train"].num_classes, device)
+    evaluations = Evaluations(config, device, run_dir)
+    source = evaluations.sources.get("train")
+    model, numerics, notes = _model(config, source and source.num_classes, device)
     results: dict[str, float] = {}
     with Journal(config, run_dir, resumed_step=0) as journal:
         journal.log(_introduction(config, run_dir, device, numerics, model))
@@ -116,7 +120,7 @@ def table(results: dict[str, float]) -> Table:
 
 
 def _model(
-    config: Config, num_classes: int, device: torch.device
+    config: Config, num_classes: int | None, device: torch.device
 ) -> tuple[SSLModel, Numerics, list[str]]:
     torch.manual_seed(config.seed)
     model = build_model(config, num_classes)

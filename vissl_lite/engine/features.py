@@ -21,10 +21,10 @@ from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
 from vissl_lite.data.workers import as_it_is, forkserver
-from vissl_lite.engine.build import embed_dim
+from vissl_lite.engine.build import layer_widths
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.model import EMBEDDING, SSLModel
+from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
 from vissl_lite.parallel.wrap import release
 
@@ -65,6 +65,7 @@ def extract(
     batch_size: int = 256,
     workers: int = 0,
     target: Target = "label",
+    epoch: int = 0,
     stop_point: Callable[[], None] = lambda: None,
 ) -> FeatureSet:
     """Features of all images of `source` with a label; all ranks call it and get the same.
@@ -74,23 +75,25 @@ def extract(
 
     Args:
         views: one group of one crop.
-        layers: trunk layers, averaged over their maps, or "embedding", the output of the last head
-            that is no scorer; default: the layer that feeds the heads.
+        layers: trunk layers, averaged over their maps, "embedding", the output of the last head
+            that is no scorer, or "logits", that of the scorer; default: the layer that feeds the
+            heads.
         batch_size: images per process.
         target: "tags": of all images with tags instead, possibly none, and these tags too.
+        epoch: random transforms do other things in other epochs.
         stop_point: called before each batch, on all ranks equally often; may raise to give up.
 
     Raises:
         ConfigError: a layer that the model does not have.
     """
     layers = list(layers or [model.layer])
-    width = {**model.trunk.widths, EMBEDDING: embed_dim(model)}  # pyright: ignore
+    width = layer_widths(model)
     _check_layers(layers, list(width))
     features = {layer: torch.zeros(len(source), width[layer]) for layer in layers}
     label_N = torch.full((len(source),), LEFT_OUT)
     tagged = [torch.arange(0)]  # positions of the images that `tags` belong to
     tags: list[Sequence[int]] = []
-    dataset = LabelledImages(source, views, target)
+    dataset = LabelledImages(source, views, target, epoch)
     with evaluating(model):
         for chunk in _equally_many(dataset, batch_size, workers, device):
             stop_point()
@@ -148,14 +151,16 @@ class Chunk:
 class LabelledImages(Dataset[Chunk]):
     """`dataset[indices]`: those with a label, or tags, of a source's images at these indices."""
 
-    def __init__(self, source: Any, views: Views | FastViews, target: Target = "label"):
-        self.source, self.views, self.target = source, views, target
+    def __init__(
+        self, source: Any, views: Views | FastViews, target: Target = "label", epoch: int = 0
+    ):
+        self.source, self.views, self.target, self.epoch = source, views, target, epoch
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Chunk:
         index_B = np.asarray(indices, np.int64)
         size = self.views.sizes[0]
         images_1BHWC = np.empty((1, len(index_B), size, size, 3), np.uint8)
-        draws: Any = self.views.draw(0, 0, index_B)  # a random transform would repeat itself
+        draws: Any = self.views.draw(0, self.epoch, index_B)  # the same whenever it is asked for
         labels, tags, kept, broken = [], [], [], []
         for b, index in enumerate(index_B.tolist()):
             try:

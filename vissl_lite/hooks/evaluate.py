@@ -36,7 +36,7 @@ class Evaluate(Hook):
 
     def on_start(self, trainer: Trainer) -> None:
         if trainer.config.evaluations:
-            self.evaluations = Evaluations(trainer.config, trainer.device)
+            self.evaluations = Evaluations(trainer.config, trainer.device, trainer.run_dir)
             if self.at_start and trainer.step == 0:
                 self._evaluate(trainer, self.evaluations)
 
