@@ -35,6 +35,18 @@ class ViewGroup:
 
 
 @dataclass
+class Sampler:
+    """How often an image comes in an epoch: r = max over its tags h of max(smallest, phi(t / f(h))).
+
+    f(h) is the share of images with tag h, or with label h; phi is the square root or the identity.
+    """
+
+    balance: Literal["none", "sqrt", "uniform"] = "none"  # none: every image once
+    threshold: float = 1e-3  # t; rarer tags come more often (1e-3: LVIS)
+    smallest: float = 1.0  # below 1, images of frequent tags only are left out at times (SWAG)
+
+
+@dataclass
 class Data:
     """What the model is trained on."""
 
@@ -47,6 +59,7 @@ class Data:
     backend: Literal["fast", "reference"] = "fast"  # reference: Pillow from end to end
     augment_on: Literal["auto", "worker", "device"] = "auto"  # where flips and colours are made
     in_memory: bool | Literal["auto"] = "auto"  # all images as one tensor on the device
+    sampler: Sampler = field(default_factory=Sampler)
     resize: Literal["antialias", "linear"] = "antialias"  # linear: faster, aliased, another image
 
 

@@ -94,13 +94,13 @@ def _feistel(x: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
     a, b = np.uint64(a), np.uint64(-(-n // a))
     left, right = np.divmod(x, b)
     for even, odd in zip(keys[::2], keys[1::2]):
-        left = (left + _mix(right, even)) % a
-        right = (right + _mix(left, odd)) % b
+        left = (left + mix(right, even)) % a
+        right = (right + mix(left, odd)) % b
     return left * b + right
 
 
-def _mix(x: np.ndarray, key: np.uint64) -> np.ndarray:
-    """32 bits, each of which depends on every bit of x + key (SplitMix64's multipliers)."""
+def mix(x: np.ndarray, key: np.uint64) -> np.ndarray:
+    """32 bits that each depend on every bit of x + key: a hash (SplitMix64's multipliers)."""
     z = (x + key) * _C1
     z ^= z >> _32
     z *= _C2

@@ -12,9 +12,10 @@ from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
 from vissl_lite.data.choose import make_dataset
 from vissl_lite.data.loader import Loader, choose_workers
-from vissl_lite.data.sampler import Order, Request, StepSampler
+from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
+from vissl_lite.engine.order import build_order
 from vissl_lite.engine.strategy import choose_strategy
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
@@ -55,7 +56,8 @@ class Parts:
     def _build_data(self, chosen: dict[str, str] | None) -> None:
         config, train = self.config, self.config.train
         self.source, views = build.build_source(config), build.build_views(config)
-        order = Order.of(self.source, config.seed)
+        order, notes = build_order(config, self.source)
+        self.notes += notes
         self._size = len(order)
         first = self.sampler(0, 1)
         self.local_batch, self.steps_per_epoch = first.local_batch, first.steps_per_epoch

@@ -27,10 +27,11 @@ from vissl_lite.data.fast import FastViews
 from vissl_lite.data.picture import Picture, open_picture
 from vissl_lite.data.resident import MemoryDataset
 from vissl_lite.data.resize import crop_resize
-from vissl_lite.data.sampler import Order, Request
+from vissl_lite.data.sampler import Request
 from vissl_lite.data.transform import Transform
 from vissl_lite.data.views import Draws, ViewGroup, Views
 from vissl_lite.engine.build import build_source, build_views
+from vissl_lite.engine.order import build_order
 from vissl_lite.overrides import compose
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.profile.settings import json_file, split_words, whole_number
@@ -88,7 +89,7 @@ def bench_data(config: Config, settings: DataSettings) -> dict[str, Any]:
     torch.set_num_threads(1)
     device = choose_device(config.device)
     source, views = build_source(config), build_views(config)
-    order = Order.of(source, config.seed)
+    order, _ = build_order(config, source)
     request = Request(0, 0, np.arange(min(settings.images, len(order))))
     dataset, way = make_dataset(config.data, source, views, order, config.seed, device, workers=1)
     plain = ViewDataset(source, views, order, config.seed)

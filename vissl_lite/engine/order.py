@@ -1,0 +1,129 @@
+"""The order in which a run sees its images: all alike, or rare tags more often."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vissl_lite.config import Config, Sampler
+from vissl_lite.data.balance import (
+    BLOCK,
+    BalancedOrder,
+    image_factors,
+    tag_counts,
+    tag_factors,
+)
+from vissl_lite.data.sampler import Order
+from vissl_lite.errors import ConfigError
+from vissl_lite.sources._columns import Column, ColumnWriter
+from vissl_lite.sources._index import prepared
+
+HASHED = 1 << 26  # bytes
+
+
+def build_order(config: Config, source: Any) -> tuple[Order, list[str]]:
+    """The order, and sentences on what was inferred.
+
+    Raises:
+        ConfigError: `data.sampler` asks for what the source cannot give.
+    """
+    sampler = config.data.sampler
+    if sampler.balance == "none":
+        return Order.of(source, config.seed), []
+    values, offsets = classes_of(source, config.data.source["name"])
+    _check(sampler, source)
+    folder, notes = prepared(
+        "balance",
+        identity={"source": config.data.source, **asdict(sampler)},
+        state={"tags": _digest(values, offsets)},
+        build=partial(_build, sampler, values, offsets, source.num_classes),
+    )
+    factors = Column(folder / "factors.npy")
+    order = BalancedOrder(factors, Column(folder / "sums.npy").array(), config.seed)
+    return order, [_sentence(sampler, order, notes)]
+
+
+def classes_of(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Tags of every image, `values[offsets[i]:offsets[i + 1]]`; a label is an image's one tag.
+
+    Raises:
+        ConfigError: the source has neither, or cannot tell without opening its images.
+    """
+    tags = source.all_tags() if hasattr(source, "all_tags") else None
+    if tags is not None:
+        return tags
+    labels = source.all_labels() if hasattr(source, "all_labels") else None
+    if labels is None:
+        raise ConfigError(
+            f"data.sampler.balance: source {name!r} has no tags or labels that are known before its"
+            " images are opened; take balance none"
+        )
+    return labels, np.arange(len(labels) + 1)
+
+
+def _check(sampler: Sampler, source: Any) -> None:
+    if getattr(source, "weights", None) is not None:
+        raise ConfigError(
+            "data.sampler.balance: a mixture with weights has its shares already; leave out the"
+            " weights, or take balance none"
+        )
+    if sampler.threshold <= 0:
+        raise ConfigError(f"data.sampler.threshold: {sampler.threshold:g}; needs to be positive")
+    if not 0 < sampler.smallest <= 1:
+        raise ConfigError(
+            f"data.sampler.smallest: {sampler.smallest:g}; needs to be above 0 and at most 1"
+        )
+
+
+def _digest(values: np.ndarray, offsets: np.ndarray) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for array in (values, offsets):
+        for start in range(0, len(array), HASHED // array.itemsize):
+            found.update(np.ascontiguousarray(array[start : start + HASHED // array.itemsize]).data)
+    return found.hexdigest()
+
+
+def _build(
+    sampler: Sampler, values: np.ndarray, offsets: np.ndarray, num_tags: int, folder: Path
+) -> dict[str, Any]:
+    """Writes the factors and their sums over blocks; the shares of tags before and after."""
+    images = len(offsets) - 1
+    count_V = tag_counts(values, num_tags)
+    factor_V = tag_factors(count_V, images, sampler.balance, sampler.threshold, sampler.smallest)
+    factors = ColumnWriter(folder / "factors.npy", "float32")
+    sums = ColumnWriter(folder / "sums.npy", "float64")
+    expected_V, start = np.zeros(num_tags), 0
+    for r_N in image_factors(values, offsets, factor_V, untagged=sampler.smallest):
+        factors.extend(r_N)
+        sums.extend(np.add.reduceat(r_N.astype(float), np.arange(0, len(r_N), BLOCK)))
+        bounds = np.asarray(offsets[start : start + len(r_N) + 1])
+        weight_T = np.repeat(r_N, np.diff(bounds))
+        expected_V += np.bincount(values[bounds[0] : bounds[-1]], weight_T, minlength=num_tags)
+        start += len(r_N)
+    factors.close()
+    sums.close()
+    np.save(folder / "expected.npy", expected_V)
+    present = count_V > 0
+    return {
+        "images": images,
+        "natural": _extremes(count_V[present] / images),
+        "balanced": _extremes(expected_V[present] / Column(folder / "sums.npy").array().sum()),
+    }
+
+
+def _extremes(share_V: np.ndarray) -> list[float]:
+    return [float(share_V.max()), float(share_V.min())] if len(share_V) else [0.0, 0.0]
+
+
+def _sentence(sampler: Sampler, order: BalancedOrder, notes: dict[str, Any]) -> str:
+    (most, least), (most_now, least_now) = notes["natural"], notes["balanced"]
+    return (
+        f"sampler: {sampler.balance}, threshold {sampler.threshold:g}: {notes['images']:,} images"
+        f" make epochs of {len(order):,}; the most frequent tag is in {most_now:.3%} of them"
+        f" instead of {most:.3%}, the rarest in {least_now:.2g} instead of {least:.2g}"
+    )
