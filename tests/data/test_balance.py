@@ -16,8 +16,11 @@ from vissl_lite.data.balance import (
 from vissl_lite.data.sampler import StepSampler
 
 
-class Factors(np.ndarray):
+class InMemory(np.ndarray):
     """An array that is read as a column."""
+
+    def array(self):
+        return np.asarray(self)
 
     def read(self, start, stop):
         return np.asarray(self[start:stop])
@@ -25,8 +28,8 @@ class Factors(np.ndarray):
 
 def order_of(r_N, seed=0):
     r_N = np.asarray(r_N, np.float32)
-    sums = np.add.reduceat(r_N.astype(float), np.arange(0, len(r_N), BLOCK))
-    return BalancedOrder(r_N.view(Factors), sums, seed)
+    ends = np.cumsum(np.add.reduceat(r_N.astype(float), np.arange(0, len(r_N), BLOCK)))
+    return BalancedOrder(r_N.view(InMemory), ends.view(InMemory), seed)
 
 
 def copies(order, epoch, images):

@@ -14,7 +14,7 @@ from vissl_lite.data.sampler import Order
 Balance = Literal["none", "sqrt", "uniform"]
 POWER = {"none": 0.0, "sqrt": 0.5, "uniform": 1.0}
 
-BLOCK = 256  # images whose factors are read together: one page of a disk holds four such blocks
+BLOCK = 64  # images whose factors are read together
 CHUNK = 1 << 20  # images that are looked at together while the factors are made
 STREAM = 17  # of `generator`
 
@@ -60,37 +60,39 @@ class BalancedOrder(Order):
     Systematic sampling (Madow 1949): the images lie behind one another as intervals of length
     r_i, and an epoch takes the points u, u + 1, u + 2, ... with one u in [0, 1) per epoch. So image
     i is drawn floor(r_i) times and once more with probability r_i - floor(r_i), and every epoch has
-    the same length, the sum of the r_i. Within blocks of 256 the images change places from epoch to
+    the same length, the sum of the r_i. Within blocks of 64 the images change places from epoch to
     epoch, so that neighbours do not share their luck. Points come in a random order.
 
-    A position costs one read of 1 KiB and one look into a table of 8 bytes per block: 3 MB for
-    100 million images.
+    Both columns stay on disk: a position costs a read of 256 bytes and a binary search.
 
     Args:
-        factors: r, float32 [N], all positive, with `len` and `read(start, stop)`.
-        sums_K: the sum of each block's factors, float64.
+        factors: r, float32 [N], all positive; a column (`sources/_columns.py`).
+        ends: r summed up to the end of each block, float64 [K]; a column.
         seed: of the run.
     """
 
-    def __init__(self, factors: Any, sums_K: np.ndarray, seed: int):
+    def __init__(self, factors: Any, ends: Any, seed: int):
         super().__init__([len(factors)], seed=seed)
-        self.factors = factors
-        self.size = max(1, round(float(sums_K.sum())))
-        self.scale = self.size / sums_K.sum()  # a whole number of points
-        self.ends_K = np.cumsum(sums_K) * self.scale
+        self.factors, self.ends_of_blocks = factors, ends
+        total = float(ends[len(ends) - 1])
+        self.size = max(1, round(total))
+        self.scale = self.size / total  # a whole number of points
 
     def indices(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         u = generator(self.seed, epoch, 0, 0, STREAM).random()
-        points_B = permute(positions, self.size, self.seed, epoch) + u
-        last = len(self.ends_K) - 1
-        block_B = np.minimum(np.searchsorted(self.ends_K, points_B, side="right"), last)
+        points_B = (permute(positions, self.size, self.seed, epoch) + u) / self.scale
+        ends_K = self.ends_of_blocks.array()
+        block_B = np.minimum(np.searchsorted(ends_K, points_B, side="right"), len(ends_K) - 1)
         blocks, place_B = np.unique(block_B, return_inverse=True)
-        images_KS, ends_KS = self._blocks(epoch, blocks)
+        starts = np.where(blocks > 0, ends_K[blocks - 1], 0.0)
+        images_KS, ends_KS = self._blocks(epoch, blocks, starts)
         passed_B = (ends_KS[place_B] <= points_B[:, None]).sum(1)
         in_block_B = np.minimum(passed_B, self._sizes(blocks)[place_B] - 1)
         return images_KS[place_B, in_block_B]
 
-    def _blocks(self, epoch: int, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _blocks(
+        self, epoch: int, blocks: np.ndarray, starts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The images of these blocks in this epoch's order, and the ends of their intervals."""
         key = generator(self.seed, epoch, 1, 0, STREAM).integers(2**63, dtype=np.uint64)
         index_KS = blocks[:, None] * BLOCK + np.arange(BLOCK)
@@ -100,9 +102,7 @@ class BalancedOrder(Order):
             row[: len(read)] = read
         hash_KS = np.where(r_KS > 0, mix(index_KS.astype(np.uint64), key), np.uint64(2**63))
         order_KS = np.argsort(hash_KS, axis=1, kind="stable")  # what is no image comes last
-        starts_K = np.concatenate([[0.0], self.ends_K])[blocks]
-        r_KS = np.take_along_axis(r_KS, order_KS, 1)
-        ends_KS = starts_K[:, None] + np.cumsum(r_KS, 1) * self.scale
+        ends_KS = starts[:, None] + np.cumsum(np.take_along_axis(r_KS, order_KS, 1), 1)
         return np.take_along_axis(index_KS, order_KS, 1), ends_KS
 
     def _sizes(self, blocks: np.ndarray) -> np.ndarray:

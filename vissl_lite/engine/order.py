@@ -43,8 +43,8 @@ def build_order(config: Config, source: Any) -> tuple[Order, list[str]]:
         state={"tags": _digest(values, offsets)},
         build=partial(_build, sampler, values, offsets, source.num_classes),
     )
-    factors = Column(folder / "factors.npy")
-    order = BalancedOrder(factors, Column(folder / "sums.npy").array(), config.seed)
+    columns = Column(folder / "factors.npy"), Column(folder / "ends.npy")
+    order = BalancedOrder(*columns, config.seed)
     return order, [_sentence(sampler, order, notes)]
 
 
@@ -91,28 +91,30 @@ def _digest(values: np.ndarray, offsets: np.ndarray) -> str:
 def _build(
     sampler: Sampler, values: np.ndarray, offsets: np.ndarray, num_tags: int, folder: Path
 ) -> dict[str, Any]:
-    """Writes the factors and their sums over blocks; the shares of tags before and after."""
+    """Writes the factors and their sums; notes the shares of tags before and after."""
     images = len(offsets) - 1
     count_V = tag_counts(values, num_tags)
     factor_V = tag_factors(count_V, images, sampler.balance, sampler.threshold, sampler.smallest)
     factors = ColumnWriter(folder / "factors.npy", "float32")
-    sums = ColumnWriter(folder / "sums.npy", "float64")
-    expected_V, start = np.zeros(num_tags), 0
+    ends = ColumnWriter(folder / "ends.npy", "float64")
+    expected_V, start, total = np.zeros(num_tags), 0, 0.0
     for r_N in image_factors(values, offsets, factor_V, untagged=sampler.smallest):
         factors.extend(r_N)
-        sums.extend(np.add.reduceat(r_N.astype(float), np.arange(0, len(r_N), BLOCK)))
+        ends_K = total + np.cumsum(np.add.reduceat(r_N.astype(float), range(0, len(r_N), BLOCK)))
+        ends.extend(ends_K)
+        total = ends_K[-1]
         bounds = np.asarray(offsets[start : start + len(r_N) + 1])
         weight_T = np.repeat(r_N, np.diff(bounds))
         expected_V += np.bincount(values[bounds[0] : bounds[-1]], weight_T, minlength=num_tags)
         start += len(r_N)
     factors.close()
-    sums.close()
+    ends.close()
     np.save(folder / "expected.npy", expected_V)
     present = count_V > 0
     return {
         "images": images,
         "natural": _extremes(count_V[present] / images),
-        "balanced": _extremes(expected_V[present] / Column(folder / "sums.npy").array().sum()),
+        "balanced": _extremes(expected_V[present] / total),
     }
 
 
