@@ -16,6 +16,7 @@ from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.plugins import FOLDERS, load_entries
 from vissl_lite.shards.build import build as pack
 from vissl_lite.shards.convert import Settings
+from vissl_lite.sources.without import write_list
 
 load_entries()
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,7 @@ GIVEN = {  # what an entry cannot do without
     ("source", "packed"): {"path": "{tmp}/shards"},
     ("source", "torchvision"): {"dataset": "FakeData", "split": None},
     ("source", "mix"): {"sources": ["digits", "digits"]},
+    ("source", "without"): {"source": "digits", "list": "{tmp}/without.tsv"},
     ("loss", "binary_cross_entropy"): {"target": "tags"},
     ("schedule", "multistep"): {"milestones": ["5 epochs"]},
     ("schedule", "composite"): {"schedules": ["constant", "cosine"], "lengths": [0.1, "rest"]},
@@ -77,6 +79,7 @@ def fill(value, tmp):
     Image.new("RGB", (9, 9)).save(tmp / "images" / "0.png")
     (tmp / "list.txt").write_text("images/0.png\n")
     (tmp / "table.csv").write_text("image\nimages/0.png\n")
+    write_list(tmp / "without.tsv", {0: REGISTRIES["source"]["digits"]()[0].name})
     import tarfile
 
     with tarfile.open(tmp / "shard.tar", "w") as tar:
