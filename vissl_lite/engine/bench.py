@@ -82,7 +82,7 @@ class Bench:
 
     def seen(
         self,
-        split: str,
+        split: str | Any,
         labelled: Labelled,
         layers: Sequence[str] | None = None,
         *,
@@ -92,6 +92,7 @@ class Bench:
         """Features of images seen in another way, which are not kept; all ranks call it together.
 
         Args:
+            split: "train", "test", or another source.
             labelled: size, transforms and batch size, such as `replace(bench.labelled, size=288)`.
             epoch: random transforms do other things in other epochs.
 
@@ -101,7 +102,7 @@ class Bench:
         views = labelled_views(labelled)
         found = extract(
             self.model,
-            self.sources[split],
+            self.sources[split] if isinstance(split, str) else split,
             views if self.backend == "reference" else FastViews(views, on_device=False),
             layers,
             device=self.device,
@@ -117,7 +118,8 @@ class Bench:
                 "label": "a label; evaluations need labels",
                 "tags": "tags; an evaluation needs them",
             }
-            raise ConfigError(f"labelled.{split}: has no readable image with {missing[target]}")
+            place = f"labelled.{split}" if isinstance(split, str) else repr(split)
+            raise ConfigError(f"{place}: has no readable image with {missing[target]}")
         return found
 
     def files(self, name: str) -> Path | None:

@@ -1,0 +1,132 @@
+"""Shape suffixes: N tagged test images, V tags, T pairs (image, one of its tags)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vissl_lite import EVALUATIONS, SOURCES, ConfigError
+from vissl_lite.data.balance import tag_counts
+from vissl_lite.engine.order import classes_of
+from vissl_lite.evaluations._ranks import share_out
+from vissl_lite.evaluations.multilabel import having
+from vissl_lite.model import LOGITS
+
+if TYPE_CHECKING:
+    from vissl_lite.data.batch import Tags
+    from vissl_lite.engine.bench import Bench
+
+BANDS = ("head", "middle", "tail")
+
+
+@EVALUATIONS.register("tag_prediction")
+class TagPrediction:
+    """How well the model's own classifier predicts the tags of images, by frequency of the tag.
+
+    Per image, over the images with a tag: `precision@k`, the share of the k best scores that are
+    tags of the image, and `recall@k`, the share of its tags that are among them. Per tag, over the
+    tags that a test image has: average precision (scikit-learn's, the area under the steps), its
+    mean `mAP`, and in bands of training frequency `mAP_head`, `mAP_middle`, `mAP_tail`. `untagged`
+    is the share of test images without a tag. All in [0, 1]. Processes share out the tags. Scores
+    of all test images and tags are in memory: 4 bytes each.
+
+    Args:
+        test: source with the training's classes as tags; default: labelled.test.
+        k: of precision and recall.
+        head, middle: shares of the vocabulary, most frequent tags first; the rest is the tail.
+
+    Raises:
+        ConfigError: no classifier, images without tags, another vocabulary, a training source whose
+            tags are not known before its images are opened, or a k, or shares, out of range.
+    """
+
+    brings_images = True
+
+    def __init__(
+        self,
+        test: Annotated[Any, SOURCES] | None = None,
+        k: tuple[int, ...] = (1, 5),
+        head: float = 0.1,
+        middle: float = 0.4,
+    ):
+        if not k or min(k) < 1:
+            raise ConfigError(f"evaluations.tag_prediction.k: {list(k)}; needs numbers from 1")
+        if min(head, middle) < 0 or head + middle > 1:
+            raise ConfigError(
+                f"evaluations.tag_prediction: head {head:g} and middle {middle:g} are shares of the"
+                " vocabulary; together at most 1"
+            )
+        self.test, self.k, self.ends = test, k, (head, head + middle)
+
+    def evaluate(self, bench: Bench) -> dict[str, float]:
+        source = self._source(bench)
+        found = bench.seen(source, bench.labelled, [LOGITS], target="tags")
+        tags, z_NV = cast("Tags", found.tags), found.features[LOGITS]
+        tagged_N = (tags.counts_B() > 0).nonzero()[:, 0]
+        if not len(tagged_N):
+            raise ConfigError("evaluations.tag_prediction.test: no image has a tag")
+        untagged = 1 - len(tagged_N) / len(z_NV)
+        ranking = at_k(z_NV[tagged_N], tags.select(tagged_N), self.k)
+        return {**self._by_band(bench, z_NV, tags), **ranking, "untagged": untagged}
+
+    def _source(self, bench: Bench) -> Any:
+        given = self.test or (bench.config and bench.config.labelled.test)
+        if given is None:
+            raise ConfigError("evaluations.tag_prediction.test: missing; name a source with tags")
+        source = SOURCES.build(given, "evaluations.tag_prediction.test")
+        scorer = bench.model.scorer
+        if scorer is None or source.num_classes != scorer.out_dim:
+            trained = "no classifier" if scorer is None else f"one of {scorer.out_dim:,} tags"
+            raise ConfigError(
+                f"evaluations.tag_prediction: {source!r} has {source.num_classes} tags, the model"
+                f" {trained}; evaluate images with the training's vocabulary"
+            )
+        return source
+
+    def _by_band(self, bench: Bench, z_NV: Tensor, tags: Tags) -> dict[str, float]:
+        judged = tags.values_T.unique().tolist()
+        z_NV = z_NV.double()
+
+        def row(v: int) -> list[float]:
+            from sklearn.metrics import average_precision_score
+
+            has_N = having(tags, judged[v])
+            return [float(average_precision_score(has_N, z_NV[:, judged[v]].numpy()))]
+
+        ap_V = torch.full((z_NV.shape[1],), torch.nan, dtype=torch.float64)
+        ap_V[judged] = share_out(len(judged), 1, row)[:, 0]
+        band_V = torch.from_numpy(bands(self._frequency(bench, z_NV.shape[1]), self.ends))
+        means = {name: ap_V[band_V == b].nanmean().item() for b, name in enumerate(BANDS)}
+        shown = {f"mAP_{name}": ap for name, ap in means.items() if ap == ap}
+        return {"mAP": ap_V.nanmean().item(), **shown}
+
+    def _frequency(self, bench: Bench, num_tags: int) -> np.ndarray:
+        assert bench.config is not None
+        trained = bench.config.data.source
+        values, _ = classes_of(SOURCES.build(trained, "data.source"), trained["name"])
+        return tag_counts(values, num_tags)
+
+
+def bands(count_V: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """[V]: 0, 1, 2 for head, middle, tail; of equally frequent tags the first come first."""
+    place_V = np.empty(len(count_V), np.int64)
+    place_V[np.argsort(-count_V, kind="stable")] = np.arange(len(count_V))
+    edges = [round(end * len(count_V)) for end in ends]
+    return np.searchsorted(edges, place_V, side="right")
+
+
+def at_k(z_NV: Tensor, tags: Tags, ks: tuple[int, ...]) -> dict[str, float]:
+    """Mean precision and recall at every k; every image has a tag."""
+    best_NK = z_NV.topk(min(max(ks), z_NV.shape[1]), dim=1).indices
+    has_NV = torch.zeros(z_NV.shape, dtype=torch.bool)
+    has_NV[tags.rows_T(), tags.values_T] = True
+    hit_NK = has_NV.gather(1, best_NK).double()
+    numbers = {}
+    for k in ks:
+        hits_N = hit_NK[:, :k].sum(1)
+        numbers[f"precision@{k}"] = (hits_N / k).mean().item()
+        numbers[f"recall@{k}"] = (hits_N / tags.counts_B()).mean().item()
+    return numbers
