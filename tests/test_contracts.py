@@ -38,6 +38,7 @@ GIVEN = {  # what an entry cannot do without
     ("source", "packed"): {"path": "{tmp}/shards"},
     ("source", "torchvision"): {"dataset": "FakeData", "split": None},
     ("source", "mix"): {"sources": ["digits", "digits"]},
+    ("source", "subset"): {"source": "digits", "share": 0.1},
     ("source", "tag_noise"): {"source": "digits_tags"},
     ("source", "without"): {"source": "digits", "list": "{tmp}/without.tsv"},
     ("loss", "binary_cross_entropy"): {"target": "tags"},

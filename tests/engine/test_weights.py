@@ -53,3 +53,46 @@ def test_a_missing_tensor_is_an_error(run, tmp_path):
 def test_a_path_that_is_nothing_of_the_kind(tmp_path):
     with pytest.raises(ConfigError, match="is neither a run with checkpoints, nor a checkpoint"):
         load_into(build_model(small(), 10), tmp_path)
+
+
+def loaded(run, heads):
+    """The heads of another model, before and after, and what was said of them."""
+    torch.manual_seed(5)
+    model = build_model(small(f"++heads=[{heads}]"), 10)
+    before = {name: t.clone() for name, t in model.heads.state_dict().items()}
+    notes = load_into(model, run[0])
+    return before, model.heads.state_dict(), notes[1:]
+
+
+MLP, LINEAR = "{name: mlp, hidden: [32], out_dim: 16}", "{name: linear, out_dim: 10}"
+
+
+@pytest.mark.parametrize(
+    ("heads", "taken", "said"),
+    [
+        (f"{MLP}, {LINEAR}", 9, "init: 9 head tensors, heads.1 starts from scratch"),
+        (
+            f"{{name: hidden_layer, out_dim: 32}}, {LINEAR}",
+            7,
+            "init: 7 head tensors, heads.0 is the beginning of the file's, heads.1 starts from"
+            " scratch",
+        ),
+        (
+            f"{{name: hidden_layer, out_dim: 32}}, {MLP}",
+            7,
+            "init: 7 head tensors, heads.0 is the beginning of the file's, heads.1 starts from"
+            " scratch",
+        ),
+        ("{name: hidden_layer, out_dim: 32, norm: none}", 0, "init: heads start from scratch,"),
+        ("{name: hidden_layer, out_dim: 31}", 0, "init: heads start from scratch,"),
+        (LINEAR, 0, "init: heads start from scratch,"),
+    ],
+)
+def test_heads_as_long_as_they_fit(run, heads, taken, said):
+    before, after, notes = loaded(run, heads)
+    given = run[1].heads.state_dict()
+    assert all(torch.equal(after[name], given[name]) for name in list(after)[:taken])
+    assert all(torch.equal(after[name], before[name]) for name in list(after)[taken:])
+    assert notes[0].startswith(said)
+    assert (notes[1:] == []) == (taken == len(given))
+    assert notes[1:] == ([f"init: ignored: {len(given) - taken} head"] if notes[1:] else [])

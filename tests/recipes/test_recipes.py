@@ -14,6 +14,7 @@ from vissl_lite.config import Config, check
 from vissl_lite.engine.build import peak_lr
 from vissl_lite.engine.dry_run import dry_run
 from vissl_lite.engine.journal import save_config
+from vissl_lite.formats.published import PUBLISHED
 from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
 
 load_entries()
@@ -26,7 +27,8 @@ IN1K = 1_281_167
 
 @functools.cache
 def config_of(recipe: str, *overrides: str) -> Config:
-    return check(composed(f"config={recipe}", f"++recipe={recipe}", *overrides))
+    given = ["++init=null"] if recipe.startswith("finetune/") else []
+    return check(composed(f"config={recipe}", f"++recipe={recipe}", *given, *overrides))
 
 
 def card(recipe: str) -> dict[str, str]:
@@ -90,7 +92,8 @@ def test_has_a_card(recipe):
 def test_needs_what_its_card_says(recipe):
     config, needs = config_of(recipe), card(recipe)["needs"]
     named = set(re.findall(r"\$([A-Z0-9]+)", needs))
-    path = str(config.data.source.get("path", ""))
+    source = config.data.source
+    path = str(source.get("source", source).get("path", ""))
     default = {
         "IMAGENET": "imagenet",
         "CIFAR10": "cifar10",
@@ -184,16 +187,53 @@ def test_hashtags_on_resnext(width):
     assert config.trunk["width_per_group"] == width
 
 
+@pytest.mark.parametrize(("share", "lr", "classifier"), [("1pct", 0.02, 5), ("10pct", 0.01, 0.2)])
+def test_swav_on_a_share_of_the_labels(share, lr, classifier):
+    """README.md and eval_semisup.py of the authors."""
+    recipe = f"finetune/swav/resnet50_in1k_{share}"
+    config = config_of(recipe)
+    scale = config.param_groups.overrides["heads.0.*"]["lr_scale"]
+    images = round(IN1K * config.data.source["share"])
+    rate, per_epoch, total = lr_of(recipe, images)
+    assert total == 20 * per_epoch
+    assert (rate(0), scale * rate(0)) == pytest.approx((lr, classifier))
+    assert rate(12 * per_epoch) == pytest.approx(0.2 * lr)
+    assert rate(16 * per_epoch) == pytest.approx(0.04 * lr)
+    assert (config.train.batch_size, config.optimizer["weight_decay"]) == (256, 0)
+    assert config.data.std == (0.228, 0.224, 0.225)
+
+
+def test_seer_fine_tuned():
+    """arXiv 2103.01988, and VISSL's benchmark/semi_supervised/imagenet1k."""
+    rate, per_epoch, total = lr_of("finetune/seer/regnety_256gf_in1k", IN1K)
+    assert (total, rate(0), rate(total - 1)) == (35 * per_epoch, 0.0125, pytest.approx(0.00125))
+    config = config_of("finetune/seer/regnety_256gf_in1k")
+    assert (config.optimizer["weight_decay"], config.labelled.size) == (1e-4, 384)
+    rate, per_epoch, total = lr_of("finetune/seer/regnety_256gf_in1k_1pct", IN1K // 100)
+    assert (total, rate(0)) == (70 * per_epoch, pytest.approx(0.05 / 2))
+    assert rate(30 * per_epoch) == pytest.approx(0.005 / 2)
+
+
+@pytest.mark.parametrize("recipe", [r for r in OURS if r.startswith("finetune/")])
+def test_starting_weights(recipe):
+    """Published ones, by the names of docs/weights.md; of hashtags there are none untouched."""
+    init = OmegaConf.load(config_dir() / "config" / f"{recipe}.yaml").init
+    assert init == "RUN" if "hashtag" in recipe else init in PUBLISHED
+
+
 # ------------------------------------------------------------------ one step of each
 
 STAND_INS = {  # for the images that a recipe asks for
     "image_folder": ["dataset=synthetic"],
+    "subset": ["dataset=synthetic"],
     "table": ["dataset=digits_tags", "++data.source.n=20000"],
 }
-LENGTHS = ["100ep", "400ep", "800ep"]  # the same steps as 200ep
+LENGTHS = ["100ep", "400ep", "800ep", "1pct", "10pct"]  # the same steps as 200ep, as all labels
+SIZES = r"finetune/seer/regnety_(64|128|256)gf"  # the same steps as 32gf; pretrain/ builds them
+STEPPED = [r for r in TRAINING if r.rpartition("_")[2] not in LENGTHS and not re.match(SIZES, r)]
 
 
-@pytest.mark.parametrize("recipe", [r for r in TRAINING if r.rpartition("_")[2] not in LENGTHS])
+@pytest.mark.parametrize("recipe", STEPPED)
 def test_one_step(recipe, capsys, monkeypatch):
     """Builds and steps; on the meta device from 37 million parameters on."""
     monkeypatch.setattr("vissl_lite.engine.dry_run.free_memory", lambda device: 10**9)

@@ -57,8 +57,21 @@ class Evaluations:
         Args:
             stop_point: called before each batch and evaluation; may raise to give up.
         """
+        bench = self.bench(model, numerics, note, stop_point)
+        for name, entry in self.entries.items():
+            stop_point()
+            yield name, entry.evaluate(bench)
+
+    def bench(
+        self,
+        model: SSLModel,
+        numerics: Numerics,
+        note: Callable[[str], None],
+        stop_point: Callable[[], None] = lambda: None,
+    ) -> Bench:
+        """What the evaluations look at; all ranks call it together."""
         average_statistics(model)
-        bench = Bench(
+        return Bench(
             model,
             self.config.labelled,
             self.sources,
@@ -71,9 +84,6 @@ class Evaluations:
             note=note,
             stop_point=stop_point,
         )
-        for name, entry in self.entries.items():
-            stop_point()
-            yield name, entry.evaluate(bench)
 
 
 def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
@@ -93,7 +103,7 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
     start, device = time.perf_counter(), choose_device(config.device)
     evaluations = Evaluations(config, device, run_dir)
     source = evaluations.sources.get("train")
-    model, numerics, notes = _model(config, source and source.num_classes, device)
+    model, numerics, notes = load_model(config, source and source.num_classes, device)
     results: dict[str, float] = {}
     with Journal(config, run_dir, resumed_step=0) as journal:
         journal.log(_introduction(config, run_dir, device, numerics, model))
@@ -119,9 +129,14 @@ def table(results: dict[str, float]) -> Table:
     return shown
 
 
-def _model(
+def load_model(
     config: Config, num_classes: int | None, device: torch.device
 ) -> tuple[SSLModel, Numerics, list[str]]:
+    """The model of a config with the weights that `init` names, in eval mode, and what was loaded.
+
+    Raises:
+        ConfigError: there are no such weights, or they do not fit.
+    """
     torch.manual_seed(config.seed)
     model = build_model(config, num_classes)
     notes = ["init: no weights given; the model is as it is built"]

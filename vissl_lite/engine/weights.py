@@ -15,6 +15,7 @@ from vissl_lite import TRUNKS, io
 from vissl_lite.engine.checkpoint import Checkpointer
 from vissl_lite.engine.state import differences, read_model
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.formats import vit
 from vissl_lite.formats.files import read_file
 from vissl_lite.formats.format import IMAGENET, UNKNOWN, Pixels
 from vissl_lite.formats.published import PUBLISHED
@@ -36,9 +37,10 @@ def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
         allow_missing: tensors that the file lacks stay random instead of being an error.
 
     Returns:
-        A trunk in float32 on the CPU, with the attributes `mean` and `std` (per channel, of pixels
-        in [0, 1]) and `size` (side of the images in pixels), each None where nothing tells it, and
-        `report` (printable: what was loaded, renamed, ignored, missing).
+        A trunk in float32 on the CPU, with the attributes `config` (all its settings), `mean` and
+        `std` (per channel, of pixels in [0, 1]) and `size` (side of the images in pixels), each
+        None where nothing tells it, and `report` (printable: what was loaded, renamed, ignored,
+        missing).
 
     Raises:
         ConfigError: nothing there, no known network, or tensors that the trunk lacks, misses, or
@@ -46,10 +48,11 @@ def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
     """
     load_entries()
     weights = read(path_or_name)
-    config = weights.config or infer(weights.trunk)
+    config = weights.config or {**infer(weights.trunk), **weights.unseen}
     with torch.random.fork_rng(devices=[]):
         trunk = TRUNKS.build(_without_download(config), "trunk")
     _fill(trunk, weights, config, allow_missing)
+    trunk.config = TRUNKS.check(config, "trunk")
     trunk.mean, trunk.std = weights.pixels.mean, weights.pixels.std
     trunk.size = config.get("image_size", weights.pixels.size)
     trunk.report = weights.report
@@ -57,7 +60,7 @@ def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
 
 
 def load_into(model: SSLModel, path: str | Path) -> list[str]:
-    """Loads trunk weights, and head weights where all of them fit.
+    """Loads trunk weights, and those of the heads, from the first on as long as they fit.
 
     Args:
         path: as for `load`.
@@ -76,16 +79,49 @@ def load_into(model: SSLModel, path: str | Path) -> list[str]:
             f"init: {path} holds another trunk than the config: {wrong};"
             f" set the trunk that the weights were trained with{_in_words(weights)}"
         )
+    _check_unseen(weights, model.trunk, path)
     model.trunk.load_state_dict(weights.trunk)
     notes = [f"init: {len(wanted)} trunk tensors from {path} ({weights.report.format})"]
-    if weights.heads and not differences(weights.heads, model.heads.state_dict()):
-        model.heads.load_state_dict(weights.heads)
-        weights.report.ignored.pop("head")
-        notes.append(f"init: {len(weights.heads)} head tensors")
-    elif len(model.heads):
-        notes.append("init: heads start from scratch, the file has none that fit")
+    if len(model.heads):
+        notes.append(_load_heads(model, weights))
     ignored = weights.report.ignored_in_words()
     return notes + ([f"init: {ignored}"] if ignored else [])
+
+
+def _load_heads(model: SSLModel, weights: Weights) -> str:
+    """Fills the heads, from the first on as long as they fit, and says which.
+
+    Behind one that is only the beginning of the file's, such as a `hidden_layer` of an `mlp`, none
+    is filled.
+    """
+    used: list[str] = []
+    loaded, cut = 0, ""
+    for i, head in enumerate(model.heads):
+        given = _below(f"{i}.", weights.heads)
+        own = _beginning(head, given)
+        if cut or not own or differences(own, head.state_dict()):
+            break
+        head.load_state_dict(own)
+        used += [f"heads.{i}.{name}" for name in own]
+        loaded, cut = (
+            i + 1,
+            f"heads.{i} is the beginning of the file's" if len(own) < len(given) else "",
+        )
+    if not used:
+        return "init: heads start from scratch, the file has none that fit"
+    left = [name for name in weights.report.ignored.pop("head") if name not in used]
+    weights.report.ignored |= {"head": left} if left else {}
+    new = [f"heads.{i} starts from scratch" for i in range(loaded, len(model.heads))]
+    return ", ".join(filter(None, [f"init: {len(used)} head tensors", cut, *new]))
+
+
+def _beginning(head: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the tensors of a chain of layers those of as many layers as `head` has; else all."""
+    if not isinstance(head, nn.Sequential):
+        return given
+    layer = {name: name.partition(".")[0] for name in given}
+    behind = {name for name in given if layer[name].isdigit() and int(layer[name]) >= len(head)}
+    return {name: t for name, t in given.items() if name not in behind}
 
 
 def read(path_or_name: str | Path) -> Weights:
@@ -106,7 +142,7 @@ def read(path_or_name: str | Path) -> Weights:
             f"weights: {path} is neither a run with checkpoints, nor a checkpoint, nor a file of"
             f" weights, nor the name of published ones{did_you_mean(str(path), PUBLISHED)}"
         )
-    config = _saved(newest).get("trunk")
+    config = saved_config(run_of(newest)).get("trunk")
     return _ours(read_model(newest), str(newest), config, _pixels(newest))
 
 
@@ -116,20 +152,33 @@ def run_config(path: Path) -> Path:
     Raises:
         ConfigError: the path is not (in) a run of ours.
     """
-    for folder in (path, *path.parents[:2]):
-        if (folder / "config.yaml").is_file():
-            return folder / "config.yaml"
+    if (run := run_of(path)) is not None:
+        return run / "config.yaml"
     raise ConfigError(
         f"init: {path} does not belong to a run (no config.yaml beside it); set trunk and labelled"
         " yourself"
     )
 
 
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a path belongs to; None for what was taken out of its run."""
+    folders = (path, *path.parents[:2])
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
+def saved_config(run: Path | None) -> dict[str, Any]:
+    """The config of a run; {} for None."""
+    return yaml.safe_load((run / "config.yaml").read_text()) if run else {}
+
+
 def _from_file(path: Path) -> Weights:
     tensors, card = read_file(path)
     if card.keys() >= {"trunk", "vissl_lite"}:
-        return _ours(tensors, str(path), json.loads(card["trunk"]), _pixels(path))
-    return recognise(tensors, str(path)) or _ours(tensors, str(path))
+        pixels = _in_header(card) or _pixels(path)
+        return _ours(tensors, str(path), json.loads(card["trunk"]), pixels)
+    weights = recognise(tensors, str(path)) or _ours(tensors, str(path))
+    weights.pixels = _in_header(card) or weights.pixels
+    return weights
 
 
 def _ours(
@@ -146,23 +195,35 @@ def _ours(
         for name in [name for name in state if name not in report.renamed]:
             part = name.partition(".")[0]
             report.ignored.setdefault("head" if part == "heads" else part, []).append(name)
-    return Weights(trunk or state, report, config, pixels, heads if trunk else {})
+    unseen = vit.unseen(config) if config else {}
+    return Weights(trunk or state, report, config, pixels, heads if trunk else {}, unseen)
+
+
+def _check_unseen(weights: Weights, trunk: nn.Module, path: str | Path) -> None:
+    for key, value in weights.unseen.items():
+        own = getattr(trunk, key, value)
+        if own != value:
+            raise ConfigError(
+                f"init: the trunk of {path} has {value} {key}, that of the config {own}; set"
+                f" trunk.{key}={value}"
+            )
 
 
 def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
 
 
-def _saved(path: Path) -> dict[str, Any]:
-    """The config of the run that a path belongs to; {} for what was taken out of its run."""
-    try:
-        return yaml.safe_load(run_config(path).read_text())
-    except ConfigError:
-        return {}
+def _in_header(card: dict[str, str]) -> Pixels | None:
+    """What a file that we wrote says of itself."""
+    if not card.keys() >= {"vissl_lite", "mean", "std"}:
+        return None
+    mean, std, size = (json.loads(card.get(key, "null")) for key in ("mean", "std", "size"))
+    return Pixels(tuple(mean), tuple(std), size)
 
 
 def _pixels(path: Path) -> Pixels:
-    saved = _saved(path)
+    """Of the run that a path belongs to."""
+    saved = saved_config(run_of(path))
     if not {"data", "labelled"} <= saved.keys():
         return UNKNOWN
     mean, std = (tuple(saved["data"][key]) for key in ("mean", "std"))

@@ -59,7 +59,7 @@ class Console:
 
     def _eval(self, record: dict[str, Any]) -> None:
         step = fmt.step({**self.length, **record})
-        head = Text.assemble((f"{record['name']:<12}", "bold cyan"), (step, "dim"))
+        head = Text.assemble((f"{record['name']:<11} ", "bold cyan"), (step, "dim"))
         self.screen.print(_spaced([head, *map(_styled, fmt.metrics(record))]))
 
     def _note(self, record: dict[str, Any]) -> None:

@@ -1,0 +1,47 @@
+"""Shape suffixes: M test images, C classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.evaluations._accuracy import place
+from vissl_lite.model import LOGITS
+
+if TYPE_CHECKING:
+    from vissl_lite.engine.bench import Bench
+
+
+@EVALUATIONS.register("accuracy")
+class Accuracy:
+    """Accuracy of the model's own classifier on the test images: nothing is fitted.
+
+    For models trained with labels, whose last head is `linear`. Metrics, in [0, 1]: `top1`, `top5`.
+    Of equal scores the smaller class id comes first.
+
+    Raises:
+        ConfigError: the model has no classifier, one that is spread over processes, or one of other
+            classes.
+    """
+
+    def evaluate(self, bench: Bench) -> dict[str, float]:
+        _check(bench)
+        test = bench.features("test", [LOGITS])
+        place_M = place(test.features[LOGITS], test.label_N)
+        return {f"top{k}": (place_M < k).double().mean().item() for k in (1, 5)}
+
+
+def _check(bench: Bench) -> None:
+    scorer = bench.model.scorer
+    if scorer is None or getattr(scorer, "sharded", False):
+        state = "no classifier" if scorer is None else "a classifier spread over processes"
+        raise ConfigError(
+            f"evaluations.accuracy: the model has {state}; train one with heads=[linear], or take"
+            " the evaluation linear"
+        )
+    if scorer.out_dim != bench.num_classes:
+        raise ConfigError(
+            f"evaluations.accuracy: the classifier has {scorer.out_dim:,} outputs, the labelled"
+            f" images have {bench.num_classes:,} classes; take labelled images of the classes that"
+            " it was trained on"
+        )
