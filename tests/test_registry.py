@@ -51,6 +51,11 @@ def test_tells_every_problem_at_once(parts):
     ]
 
 
+def test_a_name_is_no_list_of_entries(parts):
+    problems = parts.problems({"name": "wrapper", "inner": "plain", "more": "plain"}, "part")
+    assert problems == ["part.more: 'plain' is not a list; write ['plain']"]
+
+
 def test_nested_entries_are_checked_with_their_place(parts):
     config = {
         "name": "wrapper",

@@ -108,6 +108,8 @@ def _conform_parameter(p: Parameter, value: Any, where: str) -> tuple[Any, list[
         return value, [
             w for key, v in value.items() for w in p.registry.problems(v, f"{where}.{key}", key)
         ]
+    if list in (p.hint, *typing.get_args(p.hint)):
+        return value, [f"{where}: {value!r} is not a list; write [{value!r}]"]
     return value, p.registry.problems(value, where)
 
 
