@@ -43,6 +43,7 @@ def test_measuring_leaves_no_trace(parts):
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in parts.model.state_dict().items())
     assert all(p.grad is None for p in parts.model.parameters())
+    assert all(p.is_contiguous() for p in parts.model.parameters())  # FSDP takes no others
 
 
 def test_bf16_is_a_candidate_only_where_the_cpu_has_it(monkeypatch):
