@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 import torch
+from data.some_sources import Numbers
 from distributed import run_ranks
 from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from torch.nn import functional as F
@@ -14,6 +15,7 @@ from vissl_lite.data.views import Views
 from vissl_lite.engine import features
 from vissl_lite.engine.features import evaluating, exchange, extract
 from vissl_lite.engine.numerics import Numerics
+from vissl_lite.errors import WorkerDied
 from vissl_lite.parallel.mesh import make_mesh
 from vissl_lite.parallel.wrap import shard
 
@@ -135,6 +137,18 @@ def test_reading_in_other_processes_changes_nothing():
     alone, worked = (extracted(model, source, workers=n) for n in (0, 2))
     assert torch.equal(alone.features["res5"], worked.features["res5"])
     assert (alone.broken, alone.label_N.tolist()) == (worked.broken, worked.label_N.tolist())
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "text"),
+    [
+        ("kill", WorkerDied, r"^data worker 0 \(process \d+\) was killed by SIGKILL \(usually"),
+        ("refuse", ConfigError, r"^data\.source: no more numbers; count again$"),
+    ],
+)
+def test_what_ends_a_worker_is_said_in_one_sentence(harm, error, text):
+    with pytest.raises(error, match=text):
+        extracted(small_model(), Numbers(24, harm), workers=1)
 
 
 def extract_on_rank(rank, world, size, broken, unlabelled):

@@ -2,16 +2,20 @@ import math
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from distributed import run_ranks
+from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from evaluations.pixels import PixelBench, digits
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.preprocessing import normalize
 
 from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.config import Labelled
 from vissl_lite.data.random import generator
+from vissl_lite.engine.bench import Bench
 from vissl_lite.evaluations.clusters import STREAM, Clusters, kmeans, nmi_and_purity
 
 
@@ -95,6 +99,38 @@ def test_a_collapsed_model_has_no_information():
     metrics = Clusters(starts=2).evaluate(CollapsedBench())
     assert metrics["nmi"] == 0
     assert metrics["purity"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_assignments_are_left_behind(tmp_path):
+    labelled = Labelled(size=8, transforms=[], batch_size=64)
+    sources = {"train": SomeDigits(40, broken=(1,), unlabelled=(3, 4)), "test": SomeDigits(9)}
+    bench = Bench(small_model(), labelled, sources, device=CPU, numerics=FP32, folder=tmp_path)
+    metrics = Clusters(k=(4, 2), starts=2).evaluate(bench)
+    folder = tmp_path / "evaluations" / "clusters"
+    assert sorted(file.name for file in folder.iterdir()) == ["k2.parquet", "k4.parquet"]
+    rows = pq.read_table(folder / "k4.parquet").to_pylist()
+    train, test = rows[:37], rows[37:]
+    assert [row["index"] for row in train] == [i for i in range(40) if i not in (1, 3, 4)]
+    assert [row["index"] for row in test] == list(range(9))
+    assert {(row["split"], row["name"]) for row in train} == {
+        ("train", f"n{row['index']}") for row in train
+    }
+    assert {row["split"] for row in test} == {"test"}
+    cluster = np.array([row["cluster"] for row in rows])
+    label = np.array([row["label"] for row in rows])
+    assert nmi_and_purity(cluster[37:], label[37:]) == (metrics["nmi_k4"], metrics["purity_k4"])
+    assert label[37:].tolist() == [sources["test"][i].label for i in range(9)]
+    check_distances(rows, cluster, bench)
+
+
+def check_distances(rows, cluster, bench):
+    """Centroids are the means of the train images of their cluster, and the nearest ones."""
+    x = np.concatenate([bench.features(s).features["res5"] for s in ("train", "test")])
+    x = normalize(x.astype(float))
+    centroids = np.stack([x[:37][cluster[:37] == k].mean(0) for k in range(4)])
+    distance_NK = np.linalg.norm(x[:, None] - centroids, axis=2)
+    np.testing.assert_array_equal(cluster, distance_NK.argmin(1))
+    np.testing.assert_allclose([row["distance"] for row in rows], distance_NK.min(1), atol=1e-5)
 
 
 def evaluate_on_rank(rank, world, seed=0):

@@ -2,14 +2,19 @@ import numpy as np
 import pytest
 import torch
 from distributed import run_ranks
+from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from evaluations.pixels import PixelBench, digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import normalize
 
 from vissl_lite import EVALUATIONS, ConfigError
-from vissl_lite.evaluations import retrieval
-from vissl_lite.evaluations.retrieval import Retrieval, block_sums, whitening
+from vissl_lite.config import Labelled
+from vissl_lite.engine.bench import Bench
+from vissl_lite.evaluations import _descriptors, retrieval
+from vissl_lite.evaluations._descriptors import resized, whitening
+from vissl_lite.evaluations.retrieval import Retrieval, block_sums
+from vissl_lite.sources.digits import Digits
 
 
 def sklearn_scores(query, truth, gallery, label, k, itself=False):
@@ -63,12 +68,41 @@ def test_whitening_equals_sklearn(components):
 
 
 def test_whitened_features_have_covariance_one(monkeypatch):
-    monkeypatch.setattr(retrieval, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(_descriptors, "BLOCK_ROWS", 100)
     x, _ = digits("train")
     mean_D, map_DP = whitening(x, 20)
     z_NP = (torch.nn.functional.normalize(x.double(), dim=1) - mean_D) @ map_DP
     torch.testing.assert_close(z_NP.T @ z_NP / len(x), torch.eye(20).double(), rtol=0, atol=1e-4)
     assert z_NP.mean(0).abs().max() < 1e-9
+
+
+def small_bench(**labelled):
+    labelled = Labelled(**{"size": 16, "transforms": ["resize", "center_crop"], **labelled})
+    sources = {"train": Digits("test"), "test": SomeDigits(40, unlabelled=(3,))}
+    return Bench(small_model(), labelled, sources, device=CPU, numerics=FP32)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.75, 0.5), (0.5,)])
+def test_several_scales_are_averaged(scales):
+    found = {"train": 0, "test": 0}
+    for scale in scales:
+        bench = small_bench(size=int(16 * scale))
+        for split in found:
+            x = bench.features(split).features["res5"].double().numpy()
+            found[split] = found[split] + normalize(x)
+    label = {split: bench.features(split).label_N.numpy() for split in found}
+    sides = [(normalize(found[split]), label[split]) for split in ("test", "train")]
+    metrics = Retrieval(k=(1,), scales=scales).evaluate(small_bench())
+    mean_ap, recall = sklearn_scores(*sides[0], *sides[1], 1)
+    assert metrics["mAP"] == pytest.approx(mean_ap, abs=1e-4)
+    assert metrics["recall_at_1"] == pytest.approx(recall, abs=1e-4)
+
+
+def test_a_resize_of_its_own_size_is_scaled_too():
+    transforms = [{"name": "resize", "short_side": 256}, "center_crop"]
+    half = resized(Labelled(size=224, transforms=transforms), 0.5)
+    assert half.size == 112
+    assert half.transforms == [{"name": "resize", "short_side": 128}, "center_crop"]
 
 
 def test_directions_without_variance_do_no_harm():
@@ -128,6 +162,7 @@ def test_builds_from_a_config():
     ("settings", "message"),
     [
         ({"k": (0,)}, r"evaluations\.retrieval\.k: \[0\]; needs whole numbers from 1"),
+        ({"scales": (0.0,)}, r"evaluations\.retrieval\.scales: \[0\.0\]; needs numbers above 0"),
         ({"whiten": 0}, r"evaluations\.retrieval\.whiten: 0; needs 1 or more, or null"),
         ({"whiten": 65}, r"whiten: 65 components of 64 features of 99 train images; give fewer"),
         (

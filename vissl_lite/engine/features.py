@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vissl_lite.data.batch import Tags
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
-from vissl_lite.data.workers import as_it_is, forkserver
+from vissl_lite.data.workers import from_workers
 from vissl_lite.engine.build import layer_widths
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
@@ -45,12 +45,14 @@ class FeatureSet:
             and so are unreadable ones. -1 where an image has tags but no label.
         broken: names of the unreadable images.
         tags: of the same images, if tags were asked for.
+        index_N: their positions in the source; None stands for 0, ..., N - 1.
     """
 
     features: dict[str, Tensor]
     label_N: Tensor
     broken: list[str]
     tags: Tags | None = None
+    index_N: Tensor | None = None
 
 
 @torch.no_grad()  # not inference_mode: tensors made there, such as caches, would break training
@@ -85,6 +87,7 @@ def extract(
 
     Raises:
         ConfigError: a layer that the model does not have.
+        WorkerDied: one of the processes that read images has ended.
     """
     layers = list(layers or [model.layer])
     width = layer_widths(model)
@@ -95,7 +98,7 @@ def extract(
     tags: list[Sequence[int]] = []
     dataset = LabelledImages(source, views, target, epoch)
     with evaluating(model):
-        for chunk in _equally_many(dataset, batch_size, workers, device):
+        for chunk in _equally_many(dataset, batch_size, workers):
             stop_point()
             label_N[chunk.broken] = BROKEN
             label_N[chunk.index_B] = chunk.label_B
@@ -185,34 +188,18 @@ class LabelledImages(Dataset[Chunk]):
         )
 
 
-def _equally_many(
-    dataset: LabelledImages, batch_size: int, workers: int, device: torch.device
-) -> Iterator[Chunk]:
+def _equally_many(dataset: LabelledImages, batch_size: int, workers: int) -> Iterator[Chunk]:
     """As many chunks on every rank, the last one maybe empty: shards are gathered together."""
     size, world = len(dataset.source), world_size()
     own = np.arange(rank(), size, world)
     chunks = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
     if workers:
-        yield from _loader(dataset, chunks, workers, device)
+        yield from from_workers(dataset, chunks, workers, dataset.source, dataset.views)
     else:
         yield from (dataset[chunk] for chunk in chunks)
     most_images = math.ceil(size / world)
     for _ in range(math.ceil(most_images / batch_size) - len(chunks)):
         yield dataset[()]
-
-
-def _loader(
-    dataset: LabelledImages, chunks: list[np.ndarray], workers: int, device: torch.device
-) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=chunks,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
-        collate_fn=as_it_is,  # pyright: ignore[reportArgumentType]
-        generator=torch.Generator(),  # its own: the state of training is not drawn from
-        multiprocessing_context=forkserver(dataset.source, dataset.views),
-    )
 
 
 # ---------------------------------------------------------------- images of all processes
@@ -257,4 +244,4 @@ def _readable(
     kept_N = label_N >= (0 if tags is None else UNLABELLED)
     if not kept_N.all():
         features = {layer: x_ND[kept_N] for layer, x_ND in features.items()}
-    return FeatureSet(features, label_N[kept_N], broken, tags)
+    return FeatureSet(features, label_N[kept_N], broken, tags, kept_N.nonzero()[:, 0])

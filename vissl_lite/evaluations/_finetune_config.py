@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vissl_lite import HEADS, OPTIMIZERS, ConfigError
-from vissl_lite.config import Config, LrScaling, ParamGroups, Train, ViewGroup
+from vissl_lite.config import Config, LrScaling, ParamGroups, Sampler, Train, ViewGroup
 from vissl_lite.engine.weights import NOT_PRETRAINED
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def training(
             config.data,
             source=source,
             views=[ViewGroup(config.labelled.size, settings.transforms)],
+            sampler=Sampler(),
         ),
         optimizer={**optimizer, "lr": lr_factor * optimizer["lr"]},
         lr_scaling=LrScaling("linear", REFERENCE_BATCH),

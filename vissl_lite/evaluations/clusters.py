@@ -12,12 +12,14 @@ from torch.nn import functional
 
 from vissl_lite import EVALUATIONS, ConfigError
 from vissl_lite.data.random import generator
+from vissl_lite.evaluations._assignments import Split, write_assignments
 from vissl_lite.evaluations._ranks import share_out
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
     from vissl_lite.engine.bench import Bench
+    from vissl_lite.engine.features import FeatureSet
 
 STREAM = 14  # of `generator`
 
@@ -37,6 +39,10 @@ class Clusters:
 
         NMI = 2 I(cluster; label) / (H(cluster) + H(label))
         purity = share of images whose label is the most frequent one in their cluster
+
+    Which cluster an image is in goes to `evaluations/clusters/k10.parquet` of the run, for every k:
+    a row for each train and test image with its `split`, `index` in its source, `name`, `label`,
+    `cluster` (0 to k - 1) and `distance` to the centroid.
 
     Args:
         k: numbers of clusters; default: the number of classes.
@@ -84,10 +90,26 @@ class Clusters:
         found_TS = share_out(len(tasks), 3, row).view(len(sizes), self.starts, 3)
         metrics = {}
         for k, found_S3 in zip(sizes, found_TS):
-            _, nmi, purity = found_S3[found_S3[:, 0].argmin()].tolist()
+            best = int(found_S3[:, 0].argmin())
+            _, nmi, purity = found_S3[best].tolist()
             metrics |= {f"nmi_k{k}": nmi, f"purity_k{k}": purity}
+            self._leave_behind(bench, k, best, {"train": (train, x_ND), "test": (test, x_MD)})
         nmi, purity, *_ = metrics.values()
         return {"nmi": nmi, "purity": purity, **metrics}
+
+    def _leave_behind(
+        self, bench: Bench, k: int, start: int, splits: dict[str, tuple[FeatureSet, np.ndarray]]
+    ) -> None:
+        """Writes the assignments, on rank 0, which runs the best start once more for them."""
+        folder = bench.files("clusters")
+        if folder is None:
+            return
+        found = kmeans(splits["train"][1], k, self.seed, start, self.max_iter)
+        assigned = {
+            name: Split(bench.sources[name], images, x, np.asarray(found.predict(x)))
+            for name, (images, x) in splits.items()
+        }
+        write_assignments(folder / f"k{k}.parquet", assigned, found.cluster_centers_)
 
     def _scaled(self, x_ND: Tensor) -> np.ndarray:
         return (functional.normalize(x_ND, dim=1) if self.unit_length else x_ND).numpy()

@@ -1,49 +1,55 @@
-"""Shape suffixes: N images, B of a batch, D features, P probes trained together, C classes."""
+"""Shape suffixes: N images, D features, L layers, P probes of one layer."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vissl_lite import EVALUATIONS, ConfigError
-from vissl_lite.evaluations._accuracy import place
+from vissl_lite import EVALUATIONS, TRANSFORMS, ConfigError
+from vissl_lite.evaluations._probes import SGD, Probes, hits, standardiser
+from vissl_lite.evaluations._split import split
 from vissl_lite.parallel.collectives import all_reduce_sum, rank, world_size
 
 if TYPE_CHECKING:
     from vissl_lite.engine.bench import Bench
-
-EPS = 1e-5  # of the standardisation, as in BatchNorm
-BLOCK_ROWS = 1024  # images that are looked at together, outside training
+    from vissl_lite.engine.features import FeatureSet
 
 
 @EVALUATIONS.register("linear")
 class LinearProbe:
     """Linear classifiers on frozen features: layers x learning rates x weight decays in one run.
 
-    Features are computed once per image, from the labelled transforms, without augmentation, and
-    standardised by mean and variance of the images that are trained on, which stands for the
-    BatchNorm without affine of VISSL's `eval_mlp` head. All probes see the same batches. SGD with
-    momentum and a cosine from the learning rate to 0, from weights 0; the problem is convex.
+    Without `augment` features are computed once per image, from the labelled transforms. With it
+    every epoch computes them anew, from images that went through these random transforms: the
+    protocol of MoCo, SimCLR and SwAV with [random_resized_crop, random_horizontal_flip], at the
+    cost of a forward pass over the train images per epoch. One pass serves all layers and probes,
+    all probes see the same batches, and processes share out both.
+
+    Features are standardised, which stands for the BatchNorm without affine of VISSL's `eval_mlp`
+    head, by mean and variance of the images that are trained on, seen without augmentation, as the
+    images are that the probes are judged by. SGD with momentum and a cosine over all epochs from
+    the learning rate to 0, from weights 0; the problem is convex.
 
     Metrics, in [0, 1]: accuracies on the test images, of every probe (`top1_res5_lr0.1_wd0.0005`)
-    and `top1`, `top5` of the best. The best is chosen on a share of the train images that
-    the probes do not see, never on the test images.
+    and `top1`, `top5` of the best. The best is chosen on a share of the train images that the
+    probes do not see, never on the test images; neither are augmented.
 
     Args:
         layers: trunk layers or "embedding"; default: the layer that feeds the heads.
         learning_rates, weight_decays: to choose from; the decays are SwAV's and VISSL's.
         epochs, batch_size, momentum: 100 epochs of batches of 256 as in SwAV's linear evaluation.
         held_out: share of the train images that chooses the best probe.
+        augment: transforms of the train images, in place of the labelled ones; default: none.
         seed: of the held-out images and the batches.
 
     Raises:
-        ConfigError: no learning rate or weight decay, or `held_out` leaves no image on one side.
+        ConfigError: no learning rate or weight decay, `epochs` or `batch_size` below 1, or
+            `held_out` leaves no image on one side.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class LinearProbe:
         batch_size: int = 256,
         momentum: float = 0.9,
         held_out: float = 0.1,
+        augment: Annotated[list | None, TRANSFORMS] = None,
         seed: int = 0,
     ):
         self.layers, self.grid = layers, list(itertools.product(learning_rates, weight_decays))
@@ -62,54 +69,58 @@ class LinearProbe:
             raise ConfigError(
                 "evaluations.linear: learning_rates and weight_decays need a value each"
             )
+        if min(epochs, batch_size) < 1:
+            raise ConfigError("evaluations.linear: epochs and batch_size need to be 1 or more")
         self.sgd = SGD(epochs, batch_size, momentum, seed)
-        self.held_out, self.seed = held_out, seed
+        self.held_out, self.augment, self.seed = held_out, augment, seed
 
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layers = list(self.layers or [bench.model.layer])
-        bench.features("train", layers)  # all layers in one pass
-        bench.features("test", layers)
-        probes = [probe for layer in layers for probe in self._probes(bench, layer)]
+        train, test = bench.features("train", layers), bench.features("test", layers)
+        place = "evaluations.linear.held_out"
+        fit, chosen = split(len(train.label_N), self.held_out, self.seed, place)
+        own = list(range(rank(), len(self.grid), world_size()))
+        probes = self._probes(train, fit, own, bench) if own else {}
+        for seen in self._epochs(bench, train, layers):
+            for layer, trained in probes.items():
+                trained.epoch(seen.features[layer], seen.label_N)
+        accuracy_LP3 = torch.zeros(len(layers), len(self.grid), 3, dtype=torch.float64)
+        for found_P3, layer in zip(accuracy_LP3, layers if own else []):
+            found_P3[own] = accuracies(probes[layer], layer, (train, chosen), test)
+        return self._metrics(bench, layers, all_reduce_sum(accuracy_LP3))
+
+    def _probes(
+        self, train: FeatureSet, fit: Tensor, own: list[int], bench: Bench
+    ) -> dict[str, Probes]:
+        """Those of this process: rank r of W has r, r + W, ...; on any W each of them is the same.
+
+        Args:
+            fit: the rows that they are trained on.
+            own: their places in the grid.
+        """
+        grid_P2 = torch.tensor([self.grid[p] for p in own], device=bench.device)
+        probes = {}
+        for layer, x_ND in train.features.items():
+            scale, dim = standardiser(x_ND, fit, bench.device), x_ND.shape[1]
+            probes[layer] = Probes(fit, scale, dim, bench.num_classes, *grid_P2.T, sgd=self.sgd)
+        return probes
+
+    def _epochs(self, bench: Bench, train: FeatureSet, layers: list[str]) -> Iterator[FeatureSet]:
+        """The train images as each epoch sees them."""
+        for epoch in range(self.sgd.epochs):
+            if self.augment is None:
+                yield train
+            else:
+                augmented = replace(bench.labelled, transforms=self.augment)
+                yield bench.seen("train", augmented, layers, epoch=epoch)
+
+    def _metrics(self, bench: Bench, layers: list[str], accuracy_LP3: Tensor) -> dict[str, float]:
+        names = [f"{layer}_lr{lr:g}_wd{decay:g}" for layer in layers for lr, decay in self.grid]
+        probes = [Probe(n, *row) for n, row in zip(names, accuracy_LP3.flatten(0, 1).tolist())]
         best = max(probes, key=lambda probe: probe.held_out)
         bench.note(f"linear: {best.name} is best on the held-out images: {best.held_out:.4f}")
         each = {f"top1_{probe.name}": probe.top1 for probe in probes}
         return {"top1": best.top1, "top5": best.top5, **each}
-
-    def _probes(self, bench: Bench, layer: str) -> list[Probe]:
-        """Rank r of W trains probes r, r + W, ...; on any W each of them is the same."""
-        train, test = bench.features("train", [layer]), bench.features("test", [layer])
-        own = range(rank(), len(self.grid), world_size())
-        accuracy_P3 = torch.zeros(len(self.grid), 3, dtype=torch.float64)
-        if own:
-            accuracy_P3[list(own)] = self._accuracies(
-                [self.grid[p] for p in own],
-                (train.features[layer], train.label_N),
-                (test.features[layer], test.label_N),
-                bench.num_classes,
-                bench.device,
-            )
-        rows = all_reduce_sum(accuracy_P3).tolist()
-        return [
-            Probe(f"{layer}_lr{lr:g}_wd{decay:g}", *row)
-            for (lr, decay), row in zip(self.grid, rows)
-        ]
-
-    def _accuracies(
-        self,
-        grid: list[tuple[float, float]],
-        train: tuple[Tensor, Tensor],
-        test: tuple[Tensor, Tensor],
-        num_classes: int,
-        device: torch.device,
-    ) -> Tensor:
-        """[P, 3]: top 1 on the held-out images, top 1 and top 5 on the test images."""
-        fit, chosen = split(len(train[1]), self.held_out, self.seed)
-        scale = standardiser(train[0], fit, device)
-        lr_P, decay_P = torch.tensor(grid, device=device).unbind(1)
-        fitted = train_probes(train, fit, scale, num_classes, lr_P, decay_P, self.sgd)
-        held_out = hits(fitted, train, chosen, scale) / len(chosen)
-        tested = hits(fitted, test, torch.arange(len(test[1])), scale) / len(test[1])
-        return torch.cat([held_out[:, :1], tested], dim=1)
 
 
 class Probe(NamedTuple):
@@ -121,116 +132,13 @@ class Probe(NamedTuple):
     top5: float
 
 
-@dataclass(frozen=True)
-class SGD:
-    """How probes are trained."""
-
-    epochs: int
-    batch_size: int
-    momentum: float
-    seed: int
-
-
-@dataclass
-class Linears:
-    """P linear classifiers: logits[b, p] = x[b] @ weight[:, p] + bias[p]."""
-
-    weight_DPC: Tensor
-    bias_PC: Tensor
-
-    @classmethod
-    def zeros(cls, dim: int, probes: int, classes: int, like: Tensor) -> Linears:
-        return cls(like.new_zeros(dim, probes, classes), like.new_zeros(probes, classes))
-
-    def logits(self, x_BD: Tensor) -> Tensor:
-        """[B, P, C]."""
-        return torch.einsum("bd,dpc->bpc", x_BD, self.weight_DPC) + self.bias_PC
-
-    def gradients(self, x_BD: Tensor, label_B: Tensor) -> Linears:
-        """Of the mean cross-entropies: G = (softmax(logits) - onehot) / B; X^T G, sum of G."""
-        g_BPC = self.logits(x_BD).softmax(-1)
-        g_BPC[torch.arange(len(x_BD), device=x_BD.device), :, label_B] -= 1
-        g_BPC /= len(x_BD)
-        return Linears(torch.einsum("bd,bpc->dpc", x_BD, g_BPC), g_BPC.sum(0))
-
-
-def split(size: int, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Two disjoint random sets of row numbers: the images to train on, and those held out."""
-    count = round(held_out * size)
-    if not 0 < count < size:
-        raise ConfigError(
-            f"evaluations.linear.held_out: {held_out:g} of {size} train images are {count}; both"
-            " sides need images"
-        )
-    rows = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    return rows[count:], rows[:count]
-
-
-def standardiser(x_ND: Tensor, rows: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function that moves features to the device, scaled to mean 0, variance 1 over `rows`."""
-    sums_2D = torch.zeros(2, x_ND.shape[1], dtype=torch.float64)
-    for block in rows.split(BLOCK_ROWS):  # never a second copy of all features
-        x_BD = x_ND[block].double()
-        sums_2D += torch.stack([x_BD.sum(0), x_BD.square().sum(0)])
-    mean_D, square_D = sums_2D / len(rows)
-    scale_D = (square_D - mean_D.square() + EPS).rsqrt().to(device, x_ND.dtype)
-    mean_D = mean_D.to(device, x_ND.dtype)
-    return lambda x_BD: (x_BD.to(device) - mean_D) * scale_D
-
-
-def train_probes(
-    data: tuple[Tensor, Tensor],
-    rows: Tensor,
-    scale: Callable[[Tensor], Tensor],
-    num_classes: int,
-    lr_P: Tensor,
-    weight_decay_P: Tensor,
-    sgd: SGD,
-) -> Linears:
-    """All probes on the same batches; each ends as if it had been trained alone.
-
-        v = momentum v + gradient + weight_decay W;   W = W - lr (1 + cos(pi t / T)) / 2 v
-
-    Biases do not decay. The last batch of an epoch may be smaller.
-
-    Args:
-        data: features [N, D] and labels [N].
-        rows: the images to train on, as row numbers.
-        scale: applied to every batch of features; its result decides device and precision.
-    """
-    x_ND, label_N = data
-    generator = torch.Generator().manual_seed(sgd.seed)
-    steps = sgd.epochs * math.ceil(len(rows) / sgd.batch_size)
-    probes = Linears.zeros(x_ND.shape[1], len(lr_P), num_classes, like=scale(x_ND[:1]))
-    velocity = Linears.zeros(x_ND.shape[1], len(lr_P), num_classes, like=scale(x_ND[:1]))
-    batches = (
-        batch
-        for _ in range(sgd.epochs)
-        for batch in rows[torch.randperm(len(rows), generator=generator)].split(sgd.batch_size)
-    )
-    for t, batch in enumerate(batches):
-        lr_now = lr_P[:, None] * ((1 + math.cos(math.pi * t / steps)) / 2)
-        grad = probes.gradients(scale(x_ND[batch]), label_N[batch].to(lr_P.device))
-        grad.weight_DPC += weight_decay_P[:, None] * probes.weight_DPC
-        velocity.weight_DPC.mul_(sgd.momentum).add_(grad.weight_DPC)
-        velocity.bias_PC.mul_(sgd.momentum).add_(grad.bias_PC)
-        probes.weight_DPC -= lr_now * velocity.weight_DPC
-        probes.bias_PC -= lr_now * velocity.bias_PC
-    return probes
-
-
-def hits(
-    probes: Linears,
-    data: tuple[Tensor, Tensor],
-    rows: Tensor,
-    scale: Callable[[Tensor], Tensor],
+def accuracies(
+    probes: Probes, layer: str, held_out: tuple[FeatureSet, Tensor], test: FeatureSet
 ) -> Tensor:
-    """[P, 2], float64: images among `rows` whose class is first, among the first five."""
-    count_P2 = torch.zeros(len(probes.bias_PC), 2, dtype=torch.float64)
-    for batch in rows.split(BLOCK_ROWS):
-        logits_BPC = probes.logits(scale(data[0][batch]))
-        label_B1 = data[1][batch].to(logits_BPC.device)[:, None]
-        place_BP = place(logits_BPC, label_B1.expand(logits_BPC.shape[:2]))
-        top = [(place_BP < n).sum(0) for n in (1, 5)]
-        count_P2 += torch.stack(top, dim=1).cpu()
-    return count_P2
+    """[P, 3]: top 1 on the held-out images, given with their rows, top 1 and top 5 on the test."""
+    (train, chosen), every = held_out, torch.arange(len(test.label_N))
+    chosen_P2, test_P2 = (
+        hits(probes.linears, (found.features[layer], found.label_N), rows, probes.scale) / len(rows)
+        for found, rows in ((train, chosen), (test, every))
+    )
+    return torch.cat([chosen_P2[:, :1], test_P2], dim=1)

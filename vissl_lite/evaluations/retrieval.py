@@ -1,24 +1,20 @@
-"""Shape suffixes: Q queries, B queries of a block, G images of the gallery, N train images,
-D features, P components."""
+"""Shape suffixes: Q queries, B queries of a block, G images of the gallery, D features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.evaluations._descriptors import check_whiten, descriptors, unit_scaling
 from vissl_lite.parallel.collectives import all_reduce_sum, rank, world_size
 
 if TYPE_CHECKING:
     from vissl_lite.engine.bench import Bench
 
 COSINES = 1 << 23  # of one block of queries: 300 MiB with their order and ranks
-EPS = 1e-9  # variance below which a direction of features of length 1 is noise of float32
-BLOCK_ROWS = 8192  # of the covariance
 
 
 @EVALUATIONS.register("retrieval")
@@ -34,6 +30,9 @@ class Retrieval:
     Images of equal cosine are ranked in the order of their source. Recall@k is that of metric
     learning (Jegou et al. 2011; Song et al. 2016, arXiv 1511.06452). Whitening is that of Jegou and
     Chum 2012: unit length, PCA of the train images, components scaled to variance 1, unit length.
+    With several `scales` an image is described by the mean of its features at several sizes, each
+    of length 1, as by Radenovic et al. 2019 (arXiv 1711.02512); they and DINO take three sizes,
+    [1, 0.7071, 0.5].
 
     Metrics, in [0, 1]: `mAP`, and `recall_at_1` for every k.
 
@@ -41,11 +40,12 @@ class Retrieval:
         gallery: "train", or "test": each query against all test images but itself.
         k: of recall@k.
         whiten: number of principal components kept; default: no whitening.
+        scales: sizes of the images over `labelled.size`; one forward pass for each.
         layer: trunk layer or "embedding"; default: the layer that feeds the heads.
 
     Raises:
-        ConfigError: a k below 1, more components than features or train images, or no query that
-            has a relevant image.
+        ConfigError: a k below 1, a scale that is not positive, more components than features or
+            train images, or no query that has a relevant image.
     """
 
     def __init__(
@@ -53,19 +53,24 @@ class Retrieval:
         gallery: Literal["train", "test"] = "train",
         k: tuple[int, ...] = (1, 5, 10),
         whiten: int | None = None,
+        scales: tuple[float, ...] = (1.0,),
         layer: str | None = None,
     ):
         if not k or min(k) < 1:
             raise ConfigError(f"evaluations.retrieval.k: {list(k)}; needs whole numbers from 1")
-        if whiten is not None and whiten < 1:
-            raise ConfigError(f"evaluations.retrieval.whiten: {whiten}; needs 1 or more, or null")
-        self.gallery, self.k, self.whiten, self.layer = gallery, k, whiten, layer
+        if not scales or min(scales) <= 0:
+            raise ConfigError(
+                f"evaluations.retrieval.scales: {list(scales)}; needs numbers above 0"
+            )
+        check_whiten(whiten, "evaluations.retrieval")
+        self.gallery, self.k, self.layer = gallery, k, layer
+        self.whiten, self.scales = whiten, scales
 
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layer = self.layer or bench.model.layer
-        train, test = bench.features("train", [layer]), bench.features("test", [layer])
-        gallery = train if self.gallery == "train" else test
-        scaled = self._scaling(train.features[layer], bench.device)
+        train, test = (descriptors(bench, s, layer, self.scales) for s in ("train", "test"))
+        gallery, place = train if self.gallery == "train" else test, "evaluations.retrieval"
+        scaled = unit_scaling(train.features[layer], self.whiten, bench.device, place)
         own_Q = torch.arange(rank(), len(test.label_N), world_size())
         sums = score_sums(
             (scaled(test.features[layer][own_Q]), test.label_N[own_Q].to(bench.device)),
@@ -79,19 +84,6 @@ class Retrieval:
         names = [f"recall_at_{k}" for k in self.k]
         return {"mAP": mean_ap, **dict(zip(names, recalls))}
 
-    def _scaling(self, x_ND: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """A function that moves features to the device and gives them unit length."""
-        if self.whiten is None:
-            return lambda x: F.normalize(x.to(device), dim=1)
-        if self.whiten > min(x_ND.shape[1], len(x_ND) - 1):
-            raise ConfigError(
-                f"evaluations.retrieval.whiten: {self.whiten} components of"
-                f" {x_ND.shape[1]} features of {len(x_ND)} train images; give fewer"
-            )
-        mean_D, map_DP = whitening(x_ND, self.whiten)
-        mean_D, map_DP = mean_D.to(device, x_ND.dtype), map_DP.to(device, x_ND.dtype)
-        return lambda x: F.normalize((F.normalize(x.to(device), dim=1) - mean_D) @ map_DP, dim=1)
-
     def _note_left_out(self, bench: Bench, images: int, queries: int) -> None:
         if not queries:
             raise ConfigError(
@@ -99,21 +91,6 @@ class Retrieval:
             )
         if queries < images:
             bench.note(f"retrieval: {images - queries} queries have no relevant image: left out")
-
-
-def whitening(x_ND: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Mean [D] and map [D, P], float64: (x / |x| - mean) @ map has covariance 1.
-
-    C = V diag(l) V^T is the covariance of x / |x|;  map = V_P diag(l_P + eps)^(-1/2)
-    """
-    sum_D, square_DD = x_ND.new_zeros(x_ND.shape[1]).double(), 0
-    for block in x_ND.split(BLOCK_ROWS):  # never a second copy of all features
-        z_BD = F.normalize(block.double(), dim=1)
-        sum_D, square_DD = sum_D + z_BD.sum(0), square_DD + z_BD.T @ z_BD
-    mean_D = sum_D / len(x_ND)
-    value_D, vector_DD = torch.linalg.eigh(square_DD / len(x_ND) - torch.outer(mean_D, mean_D))
-    kept = slice(-components, None)  # eigenvalues ascend
-    return mean_D, vector_DD[:, kept] * (value_D[kept].clamp(min=0) + EPS).rsqrt()
 
 
 def score_sums(

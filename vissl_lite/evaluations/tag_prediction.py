@@ -47,7 +47,7 @@ class TagPrediction:
 
     def __init__(
         self,
-        test: Annotated[Any, SOURCES] | None = None,
+        test: Annotated[Any, SOURCES] = None,
         k: tuple[int, ...] = (1, 5),
         head: float = 0.1,
         middle: float = 0.4,
