@@ -40,6 +40,15 @@ def worst(features, of):
     return ((features - ours).abs().max() / ours.abs().max().clamp_min(1)).item()
 
 
+def check(target, file):
+    """The file gives our features, by the target's own check and by the printed lines."""
+    exported = target.subject
+    target.write(file)
+    with torch.no_grad():
+        assert worst(target.features(file, exported.probe()), exported) < 1e-5
+    assert worst(loaded(target.usage(file), exported.probe()).flatten(1), exported) < 1e-5
+
+
 @torch.no_grad()
 def loaded(usage, x):
     """Runs the printed lines, then the model that they make."""

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import timm
@@ -61,12 +61,14 @@ def test_our_own_outside_of_their_run(run, tmp_path):
     moved = tmp_path / "a" / "b" / "w.bin"
     moved.write_bytes((run[0] / "weights.safetensors").read_bytes())
     trunk = vissl_lite.load(moved)
-    assert trunk.mean is None
+    assert (trunk.mean, trunk.size) == ((0.1, 0.2, 0.3), 224)
+    assert trunk.config["depth"] == 18
     bare = load_file(run[0] / "weights.safetensors")
     save_file(bare, moved)  # without the card: the shapes tell the trunk
     again = vissl_lite.load(moved)
     assert all(torch.equal(tensor, bare[name]) for name, tensor in again.state_dict().items())
-    assert trunk.widths == again.widths
+    assert again.mean is None
+    assert (again.widths, again.config) == (trunk.widths, trunk.config)
 
 
 def test_a_whole_model_of_ours_as_a_file(run, file):
@@ -119,11 +121,39 @@ def test_counters_that_old_files_lack(state, file):
     assert trunk.bn1.num_batches_tracked == 0
 
 
-def test_moco_v3_vit_s_has_other_heads_than_ours(file):
-    vit = timm.create_model("vit_small_patch16_224", num_classes=0)
+@pytest.fixture
+def moco_v3_small(file):
+    """The network and its file."""
+    sizes = {"num_heads": 12, "img_size": 32, "depth": 12, "num_classes": 0}
+    vit = randomised(timm.create_model("vit_small_patch16_224", **sizes))
     state = {f"module.base_encoder.{k}": t for k, t in vit.state_dict().items()}
-    with pytest.raises(ConfigError, match="MoCo v3's ViT-S has 12 attention heads"):
-        vissl_lite.load(file({"state_dict": state}))
+    return vit, file({"state_dict": state})
+
+
+@torch.no_grad()
+def test_moco_v3_vit_s_has_12_heads(moco_v3_small):
+    theirs, path = moco_v3_small
+    trunk = vissl_lite.load(path)
+    assert (trunk.heads, trunk.config["heads"]) == (12, 12)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    cls = theirs.forward_features(x)[:, 0]
+    torch.testing.assert_close(trunk(x)["cls"], cls, rtol=1e-5, atol=1e-5)
+
+
+def test_init_refuses_another_number_of_heads(moco_v3_small, tmp_path):
+    config = {"name": "vit", "size": "small", "image_size": 32}
+    six, twelve = (
+        build_model(replace(small(), trunk={**config, "heads": heads}), 10) for heads in (None, 12)
+    )
+    with pytest.raises(
+        ConfigError, match=r"has 12 heads, that of the config 6; set trunk.heads=12"
+    ):
+        load_into(six, moco_v3_small[1])
+    assert load_into(twelve, moco_v3_small[1])[0].startswith("init: 150 trunk tensors")
+    card = {"trunk": json.dumps(config), "vissl_lite": "0.1.0"}
+    save_file(twelve.trunk.state_dict(), tmp_path / "six", card)
+    with pytest.raises(ConfigError, match=r"has 6 heads, that of the config 12"):
+        load_into(twelve, tmp_path / "six")
 
 
 def test_the_report_is_printable(state, file):

@@ -38,6 +38,16 @@ def test_is_timm_with_its_weights_at_any_size(side):
     torch.testing.assert_close(patches, tokens[:, 1:], rtol=1e-5, atol=1e-5)
 
 
+def test_heads_are_those_of_timm():
+    keys = {"img_size": 32, "num_classes": 0, "num_heads": 12}
+    theirs, ours = timm.create_model("vit_tiny_patch16_224", **keys), ViT("tiny", 16, 32, heads=12)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ours(x)["cls"], theirs(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="trunk vit: 5 heads do not divide 192 channels"):
+        ViT("tiny", heads=5)
+
+
 def test_layer_scale_is_that_of_timm():
     theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0, init_values=1e-5)
     ours = ViT("tiny", layer_scale=1e-5)

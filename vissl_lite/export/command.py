@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.export.huggingface import HuggingFace
 from vissl_lite.export.onnx import Onnx
 from vissl_lite.export.safetensors import SafeTensors
 from vissl_lite.export.subject import Features, Subject, read_subject
@@ -23,6 +24,7 @@ TARGETS: dict[str, type[Target]] = {
     "torchvision": TorchVision,
     "timm": Timm,
     "onnx": Onnx,
+    "huggingface": HuggingFace,
 }
 USAGE = f"""usage: vissl-lite export WEIGHTS --to {"|".join(TARGETS)} [--out FILE] [--size S]
 
@@ -34,7 +36,9 @@ WEIGHTS     a run, a checkpoint, a file, an address or a name: what vissl_lite.l
             torchvision   a state dict that torchvision's network takes strictly
             timm          weights that timm.create_model takes strictly
             onnx          a graph: images [N, C, S, S] -> features [N, F]
---out FILE  default: a name of its own in this folder; nothing is overwritten
+            huggingface   a folder that transformers opens, with a model card; where only timm has
+                          such a network, one that timm opens
+--out FILE  or folder; default: a name of its own in this folder; nothing is overwritten
 --size S    side of the images; default: what the trunk was made for, or else 224
 """
 TOLERANCE = 1e-5  # of the largest feature, or of 1 if all are smaller
@@ -66,9 +70,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _out(weights: str, ending: str, given: str | None) -> Path:
-    suffix = "." + ending.rpartition(".")[2]
     out = Path(given or Path(weights).resolve().name.partition(".")[0] + ending).expanduser()
-    if out.suffix != suffix:
+    suffix = Path("any" + ending).suffix
+    if suffix and out.suffix != suffix:
         raise ConfigError(f"export: the name of this target ends in {suffix}, --out is {out}")
     if out.exists():
         raise ConfigError(f"export: {out} exists already; name another file with --out")
@@ -86,7 +90,7 @@ def export(target: Target, subject: Subject, out: Path) -> int:
         if not same:
             print(f"export: {check}, more than {TOLERANCE:g}; nothing written", file=sys.stderr)
             return 1
-        size = file.stat().st_size
+        size = sum(f.stat().st_size for f in (file, *file.rglob("*")) if f.is_file())
         for part in Path(folder).iterdir():  # beyond 2 GiB an ONNX file has a second
             part.rename(out.parent / part.name)
     print(f"{out}: {size / 1e6:,.1f} MB, {check}")
@@ -102,7 +106,7 @@ def parity(target: Target, subject: Subject, file: Path) -> tuple[str, bool]:
     x_NCHW = subject.probe()
     theirs_NF = target.features(file, x_NCHW)
     if theirs_NF is None:
-        return "not checked, since onnxruntime is not installed", True
+        return f"not checked, since {target.program} is not installed", True
     ours_NF = Features(subject.trunk)(x_NCHW)
     peak, difference = ours_NF.abs().max().item(), (theirs_NF - ours_NF).abs().max().item()
     words = (

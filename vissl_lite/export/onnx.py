@@ -21,6 +21,7 @@ class Onnx(Target):
     """images [N, C, side, side], normalised, float32 -> features [N, F]; N is free."""
 
     ending = ".onnx"
+    program = "onnxruntime"
 
     def __init__(self, subject: Subject):
         super().__init__(subject)

@@ -16,6 +16,7 @@ class SafeTensors(Target):
     """For `vissl_lite.load` and `init=`, and for programs that know our names."""
 
     ending = ".safetensors"
+    program = "vissl_lite"
 
     def write(self, file: Path) -> None:
         state = {name: t.contiguous() for name, t in self.subject.trunk.state_dict().items()}

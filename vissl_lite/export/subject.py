@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import vissl_lite
-from vissl_lite import TRUNKS
-from vissl_lite.engine.weights import load, read
+from vissl_lite.engine.weights import load, run_of
 from vissl_lite.errors import ConfigError
-from vissl_lite.formats.recognise import infer
 
 DEFAULT_SIDE = 224
 
@@ -44,11 +42,13 @@ class Subject:
         trunk: as `vissl_lite.load` gives it.
         config: of the trunk, all keys.
         side: of the images, in pixels, that it is checked with and exported for.
+        run: folder of the run that trained it; None where there is none.
     """
 
     trunk: Any
     config: dict[str, Any]
     side: int
+    run: Path | None = None
 
     def card(self) -> dict[str, str]:
         """What a file says about itself; all but the version is JSON. Unknown is left out."""
@@ -73,13 +73,13 @@ def read_subject(path_or_name: str | Path, side: int | None = None) -> Subject:
         ConfigError: as `load`, or a side that a ViT has no positions for.
     """
     trunk: Any = load(path_or_name)
-    config = read(path_or_name).config or infer(trunk.state_dict())
-    if config["name"] != "vit":
-        return Subject(trunk, TRUNKS.check(config), side or trunk.size or DEFAULT_SIDE)
+    run = run_of(Path(trunk.report.origin)) if trunk.report.format == "vissl_lite" else None
+    if trunk.config["name"] != "vit":
+        return Subject(trunk, trunk.config, side or trunk.size or DEFAULT_SIDE, run)
     own = trunk.grid * trunk.patch_size
     if side not in (None, own):
         raise ConfigError(
             f"export: this ViT's positions are for images of {own} pixels, not {side}; leave out"
             " --size"
         )
-    return Subject(trunk, TRUNKS.check(config), own)
+    return Subject(trunk, trunk.config, own, run)

@@ -20,13 +20,16 @@ class Target:
     """A kind of file for another program.
 
     Attributes:
-        ending: of the name that a file gets by itself; its last part is that of any name.
+        ending: of the name that a file or folder gets by itself; ".pth" at its end is that of any
+            name.
+        program: which loads the file; for messages.
 
     Raises:
         ConfigError: the other program has no such network, or is not installed.
     """
 
     ending: str
+    program: str
 
     def __init__(self, subject: Subject):
         self.subject = subject

@@ -15,12 +15,14 @@ from vissl_lite.export.resnets import resnet_name
 from vissl_lite.export.subject import Subject, pooled
 from vissl_lite.export.target import Call, Target, arrange, refuse
 from vissl_lite.formats.recognise import infer
+from vissl_lite.trunks.vit import attention_heads
 
 
 class Timm(Target):
     """For timm, strictly: `timm.create_model(name, num_classes=0, checkpoint_path=file)`."""
 
     ending = ".timm.safetensors"
+    program = "timm"
 
     def __init__(self, subject: Subject):
         super().__init__(subject)
@@ -31,7 +33,9 @@ class Timm(Target):
 
     def write(self, file: Path) -> None:
         tensors = {name: t.contiguous() for name, t in self.tensors.items()}
-        safetensors.torch.save_file(tensors, file, self.subject.card())
+        # without the trunk's config: the names are timm's
+        card = {key: value for key, value in self.subject.card().items() if key != "trunk"}
+        safetensors.torch.save_file(tensors, file, card)
 
     def features(self, file: Path, x_NCHW: Tensor) -> Tensor:
         model = self.call().eval()
@@ -59,7 +63,7 @@ def network(subject: Subject) -> Call:
     if config["name"] == "resnet":
         name, keywords = resnet_name({**config, **inferred}, "timm", "cardinality", "base_width")
     elif config["name"] == "vit":
-        name, keywords = _vit_name(inferred)
+        name, keywords = _vit_name({**inferred, "heads": subject.trunk.heads})
     else:
         name, keywords = _regnet_name(inferred), {}
     return _create(name, keywords, config["in_channels"])
@@ -91,6 +95,8 @@ def _vit_name(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     keywords = {} if side == 224 else {"img_size": side}
     if "layer_scale" in config:
         keywords["init_values"] = config["layer_scale"]
+    if config["heads"] != attention_heads(size, None):
+        keywords["num_heads"] = config["heads"]
     if timm.is_model(name := f"vit_{size}_patch{patch_size}_224"):
         return name, keywords
     patch_of_timm = 14 if size == "huge" else 16

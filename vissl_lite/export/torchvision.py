@@ -10,11 +10,12 @@ import torchvision
 from torch import Tensor, nn
 
 from vissl_lite.engine.state import differences
+from vissl_lite.export.regnets import stages
 from vissl_lite.export.resnets import resnet_name
 from vissl_lite.export.subject import Subject, pooled
 from vissl_lite.export.target import Call, Target, arrange, refuse
 from vissl_lite.formats.recognise import infer
-from vissl_lite.trunks.regnet import PRESETS, regnet
+from vissl_lite.trunks.regnet import regnet
 from vissl_lite.trunks.vit import SIZES
 
 MODELS = "torchvision.models."
@@ -24,6 +25,7 @@ class TorchVision(Target):
     """For torchvision, strictly: `model.load_state_dict(torch.load(file))`."""
 
     ending = ".torchvision.pth"
+    program = "torchvision"
 
     def __init__(self, subject: Subject):
         super().__init__(subject)
@@ -67,7 +69,7 @@ def network(subject: Subject) -> tuple[Call, str]:
         raise refuse("torchvision", f"it is the trunk {name}")
     inferred = infer(trunk.state_dict())
     if name == "vit":
-        return _vit(inferred), "heads"
+        return _vit({**inferred, "heads": trunk.heads}), "heads"
     return _resnet({**config, **inferred}) if name == "resnet" else _regnet(trunk, inferred), "fc"
 
 
@@ -86,27 +88,25 @@ def _regnet(trunk: Any, config: dict[str, Any]) -> Call:
             twin = regnet(preset, rounding="torchvision")
         if not differences(trunk.state_dict(), twin.state_dict()):
             return Call(f"{MODELS}regnet_{preset}")
-    se_ratio = PRESETS[preset].se_ratio if preset else config["se_ratio"]
-    stages = list(trunk.trunk_output)
+    sizes = stages(trunk)
+    depth = len(sizes["depths"])
     block = {
-        "depths": [len(stage) for stage in stages],
-        "widths": list(trunk.widths.values())[1:],
-        "group_widths": [next(stage.children()).f.b[0].weight.shape[1] for stage in stages],
-        "bottleneck_multipliers": [1.0] * len(stages),
-        "strides": [2] * len(stages),
-        "se_ratio": se_ratio or None,
+        **{key: sizes[key] for key in ("depths", "widths", "group_widths")},
+        "bottleneck_multipliers": [1.0] * depth,
+        "strides": [2] * depth,
+        "se_ratio": sizes["se_ratio"] or None,
     }
     stages_of = Call(MODELS + "regnet.BlockParams", (), block)
-    return Call(MODELS + "RegNet", (stages_of,), {"stem_width": config["stem_width"]})
+    return Call(MODELS + "RegNet", (stages_of,), {"stem_width": sizes["stem_width"]})
 
 
 def _vit(config: dict[str, Any]) -> Call:
     if "layer_scale" in config:
         raise refuse("torchvision", "its branches have LayerScale")
-    width, blocks, heads = SIZES[config["size"]]
-    side, patch_size = config["image_size"], config["patch_size"]
+    width, blocks, usual = SIZES[config["size"]]
+    side, patch_size, heads = config["image_size"], config["patch_size"], config["heads"]
     name = f"vit_{config['size'][0]}_{patch_size}"
-    if name in torchvision.models.list_models(module=torchvision.models):
+    if heads == usual and name in torchvision.models.list_models(module=torchvision.models):
         return Call(MODELS + name, (), {} if side == 224 else {"image_size": side})
     sizes = {"image_size": side, "patch_size": patch_size, "num_layers": blocks}
     sizes |= {"num_heads": heads, "hidden_dim": width, "mlp_dim": 4 * width}

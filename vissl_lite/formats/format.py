@@ -75,7 +75,8 @@ class Format:
         mark: regular expression that the beginning of some tensor's name must match.
         ignored: regular expression of the beginning of a name -> why it is left out.
         pixels: what the published networks of this format were trained to see.
-        check: raises ConfigError for networks of this format that our trunks cannot be.
+        unseen: from the tensors under our names to what their shapes do not show of the trunk's
+            config.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Format:
     mark: str = ""
     ignored: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels = UNKNOWN
-    check: Callable[[Tensors], None] = lambda tensors: None
+    unseen: Callable[[Tensors], dict[str, Any]] = lambda tensors: {}
 
 
 def shape(tensors: Tensors, name: str) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ class Weights:
         config: of the trunk, or None where nothing tells it.
         pixels: what it was trained to see.
         report: what became of each tensor of the file.
+        unseen: what is known of the config and no shape shows, by the trunk's attributes.
     """
 
     trunk: dict[str, Tensor]
@@ -67,6 +68,7 @@ class Weights:
     config: dict[str, Any] | None = None
     pixels: Pixels = UNKNOWN
     heads: dict[str, Tensor] = field(default_factory=dict)
+    unseen: dict[str, Any] = field(default_factory=dict)
 
 
 def recognise(tensors: Tensors, origin: str) -> Weights | None:
@@ -122,8 +124,7 @@ def _convert(tensors: Tensors, form: Format, prefix: str, naming: Naming, origin
         trunk[ours] = naming.change(ours, tensor)
         if ours != name:
             report.renamed[name] = ours
-    form.check(trunk)
-    return Weights(trunk, report, pixels=form.pixels)
+    return Weights(trunk, report, pixels=form.pixels, unseen=form.unseen(trunk))
 
 
 def _reason(name: str, inner: str | None, form: Format, prefix: str) -> str:

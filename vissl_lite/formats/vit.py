@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.formats.format import Naming, Tensors, shape
-from vissl_lite.trunks.vit import SIZES
+from vissl_lite.trunks.vit import SIZES, attention_heads
 
 
 def settings(tensors: Tensors) -> dict[str, Any]:
@@ -36,6 +36,13 @@ def settings(tensors: Tensors) -> dict[str, Any]:
     config = {"name": "vit", "size": sizes[0], "patch_size": patch_size}
     config |= {"image_size": side * patch_size, "in_channels": in_channels}
     return config | ({"layer_scale": 1e-5} if "blocks.0.ls1.gamma" in tensors else {})
+
+
+def unseen(config: dict[str, Any]) -> dict[str, Any]:
+    """What no shape shows: the attention heads of a ViT."""
+    if config["name"] != "vit":
+        return {}
+    return {"heads": attention_heads(config["size"], config.get("heads"))}
 
 
 def _tokens_first(name: str, tensor: Tensor) -> Tensor:

@@ -54,11 +54,15 @@ def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
 
 
 def card(trainer: Trainer) -> dict[str, str]:
-    """What the file of weights says about itself; `trunk` is JSON."""
+    """What the file of weights says about itself; trunk, mean, std and size are JSON."""
+    config = trainer.config
     return {
-        "recipe": trainer.config.recipe or "",
+        "recipe": config.recipe or "",
         "step": str(trainer.step),
-        "trunk": json.dumps(TRUNKS.check(trainer.config.trunk, "trunk")),
+        "trunk": json.dumps(TRUNKS.check(config.trunk, "trunk")),
+        "mean": json.dumps(config.data.mean),
+        "std": json.dumps(config.data.std),
+        "size": json.dumps(config.labelled.size),
         "vissl_lite": vissl_lite.__version__,
     }
 

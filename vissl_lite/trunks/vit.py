@@ -28,6 +28,11 @@ SIZES = {  # channels, blocks, attention heads
 }
 
 
+def attention_heads(size: str, heads: int | None) -> int:
+    """`heads` if given, else those of the size."""
+    return SIZES[size][2] if heads is None else heads
+
+
 class Attention(nn.Module):
     """Multi-head self-attention: softmax(q k^T / sqrt(D)) v, projected."""
 
@@ -111,15 +116,17 @@ class ViT(Trunk):
     `cls_token` and `pos_embed` belong to the trunk itself, not to a unit.
 
     Args:
-        size: channels, blocks and heads, see `SIZES`.
+        size: channels, blocks and attention heads, see `SIZES`.
         patch_size: side of a patch, in pixels.
         image_size: side of the images, in pixels, for which the position embeddings are made.
         drop_path: stochastic depth of the last block, growing linearly from 0; DINO takes 0.1.
         layer_scale: initial factor of each residual branch, 1e-5 in DINOv2; None for none.
+        heads: attention heads, None for those of the size; MoCo v3's ViT-S has 12, not 6.
         in_channels: of the images.
 
     Raises:
-        ConfigError: an image whose size is not a multiple of the patch size.
+        ConfigError: heads that do not divide the channels, or an image whose size is not a multiple
+            of the patch size.
     """
 
     def __init__(
@@ -129,10 +136,16 @@ class ViT(Trunk):
         image_size: int = 224,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        heads: int | None = None,
         in_channels: int = 3,
     ):
         super().__init__()
-        channels, depth, heads = SIZES[size]
+        channels, depth, _ = SIZES[size]
+        self.heads = heads = attention_heads(size, heads)
+        if heads < 1 or channels % heads:
+            raise ConfigError(
+                f"trunk vit: {heads} heads do not divide {channels} channels; change heads"
+            )
         self.patch_size, self.grid = patch_size, image_size // patch_size
         self.patch_embed = PatchEmbed(in_channels, channels, patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, channels))

@@ -1,0 +1,108 @@
+"""README.md of a model on the hub: what it is, how it is loaded and was trained, how good it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import vissl_lite
+from vissl_lite.engine.weights import saved_config
+from vissl_lite.export.subject import Subject
+
+
+def model_card(subject: Subject, name: str, library: str, usage: str) -> str:
+    """Markdown with the hub's YAML header.
+
+    Args:
+        name: of the folder, the title.
+        library: "transformers" or "timm".
+        usage: lines of Python that load the folder.
+    """
+    width = list(subject.trunk.widths.values())[-1]
+    channels, side = subject.config["in_channels"], subject.side
+    parts = [
+        _header(library),
+        f"# {name}",
+        f"A trunk without classifier: images [N, {channels}, {side}, {side}] to features"
+        f" [N, {width}]. Exported by vissl_lite {vissl_lite.__version__} for {library}.",
+        f"```python\n{usage}\n```",
+        _pixels(subject),
+        "## Training",
+        *_training(subject),
+        "## Evaluation",
+        _evaluation(subject.run),
+        "## Licence",
+        "None is chosen yet: `license: unknown` above is a placeholder. State the licence of the"
+        " weights before publishing them.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(library: str) -> str:
+    known = {"library_name": library, "pipeline_tag": "image-feature-extraction"}
+    text = yaml.safe_dump({**known, "tags": ["vissl_lite"]}, sort_keys=False)
+    return f"---\n{text}license: unknown  # placeholder\n---"
+
+
+def _pixels(subject: Subject) -> str:
+    mean, std = subject.trunk.mean, subject.trunk.std
+    if mean is None:
+        return "How pixels were normalised in training is not known: the weights do not tell."
+    return f"Pixels in [0, 1] are normalised by mean {list(mean)} and std {list(std)}."
+
+
+def _training(subject: Subject) -> list[str]:
+    settings = ", ".join(f"{key}={value}" for key, value in subject.config.items() if key != "name")
+    rows = {"trunk": f"{subject.config['name']}: {settings}"}
+    if subject.run is None:
+        return [_table(("", ""), rows.items()), "The weights do not belong to a known run."]
+    config = saved_config(subject.run)
+    rows |= {
+        "recipe": config["recipe"],
+        "loss": config["loss"]["name"],
+        "images": config["data"]["source"]["name"],
+        "epochs": config["train"]["epochs"],
+        "batch size": config["train"]["batch_size"],
+    }
+    command = _command(subject.run)
+    return [_table(("", ""), rows.items()), *([f"    {command}"] if command else [])]
+
+
+def _command(run: Path) -> str:
+    """What was typed, where Hydra has kept it."""
+    kept = run / ".hydra" / "overrides.yaml"
+    return shlex.join(["vissl-lite", *yaml.safe_load(kept.read_text())]) if kept.is_file() else ""
+
+
+def _evaluation(run: Path | None) -> str:
+    """The last values of every evaluation in the run."""
+    log = run / "metrics.jsonl" if run else None
+    if log is None or not log.is_file():
+        return "Not evaluated."
+    last: dict[str, dict[str, Any]] = {}
+    for line in log.read_text().splitlines(keepends=True):
+        record = json.loads(line) if line.endswith("\n") else {}  # the last may be in the writing
+        if record.get("kind") == "eval":
+            last[record["name"]] = record
+    rows = [
+        (name, metric, f"{float(value):.4f}", record["step"])
+        for name, record in last.items()
+        for metric, value in record.items()
+        if metric not in ("kind", "name", "step")
+    ]
+    return _table(("evaluation", "metric", "value", "step"), rows) if rows else "Not evaluated."
+
+
+def _table(titles: tuple[str, ...], rows: Any) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Text that neither ends its cell nor is read as HTML."""
+    text = str(value).replace("\n", " ").replace("|", "\\|")
+    return text.replace("&", "&amp;").replace("<", "&lt;")
