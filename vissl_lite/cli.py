@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vissl_lite import listing
+from vissl_lite import REGISTRIES, listing
 from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import save_config
 from vissl_lite.engine.tensor_files import SaveFailed
@@ -63,9 +63,14 @@ COMMANDS = {  # the first words -> what runs with the rest of them, imported onl
     ("bench", "step"): "vissl_lite.profile.command:main",
     ("bench", "data"): "vissl_lite.profile.data:main",
     ("shards",): "vissl_lite.shards.command:main",
+    ("hashtags",): "vissl_lite.hashtags.command:main",
     ("export",): "vissl_lite.export.command:main",
     ("extract",): "vissl_lite.extract.command:main",
     ("nearest",): "vissl_lite.extract.command:nearest_main",
+    ("duplicates",): "vissl_lite.duplicates.command:main",
+    ("benchmark_suite",): "vissl_lite.suite.command:main",
+    ("report",): "vissl_lite.report.command:main",
+    ("show",): "vissl_lite.report.show:main",
 }
 
 
@@ -91,7 +96,7 @@ def report(error: Exception) -> int:
     if isinstance(error, USER_ERRORS):
         text, code = block(error), launch.EXIT_CONFIG
     elif isinstance(error, (NonFiniteLoss, SaveFailed, WorkerDied)):
-        text, code = f"training stopped: {error}", 1
+        text, code = f"stopped: {error}", 1
     elif isinstance(error, ProcessFailed):
         text, code = error.message, error.code
     elif is_communication(error):
@@ -127,7 +132,8 @@ def _in_our_words(error: Exception) -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher" and name.startswith("submitit"):
             return 'hydra/launcher: SLURM jobs need submitit; pip install "vissl-lite[slurm]"'
-        options = error.options or []
+        offered = {r.group: r.names() for r in REGISTRIES.values()}
+        options = error.options or offered.get(group, [])  # Hydra knows none of a list
         close = did_you_mean(name, options) or ";"
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
     return str(error).strip().split("\nSee https")[0]

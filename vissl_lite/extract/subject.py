@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from vissl_lite import HEADS
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
-from vissl_lite.engine.build import embed_dim
-from vissl_lite.engine.weights import load, read, run_config
+from vissl_lite.engine.build import layer_widths
+from vissl_lite.engine.weights import load, read, run_of, saved_config
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.model import EMBEDDING, SSLModel
+from vissl_lite.extract import perceptual_hash
+from vissl_lite.extract.perceptual_hash import PerceptualHash
+from vissl_lite.model import EMBEDDING, LOGITS, SSLModel
 
 
 @dataclass
@@ -42,12 +43,15 @@ class Subject:
         """
         Args:
             path_or_name: what `vissl_lite.load` takes. A run, and what is in its folder, brings
-                its heads, mean, std, and the size and transforms of `labelled`.
+                its heads, mean, std, and the size and transforms of `labelled`. Or
+                "perceptual_hash", which needs no weights.
             size: side of the images in pixels; default: that of the run, of the weights, or 224.
 
         Raises:
             ConfigError: there are no such weights, or no whole trunk.
         """
+        if path_or_name == perceptual_hash.NAME:
+            return cls._of_hash()
         trunk = load(path_or_name)
         report: Any = trunk.report
         run = _run(report)
@@ -64,10 +68,21 @@ class Subject:
         found = {"weights": place, "digest": digest(model), "layer": model.layer, "pool": pool}
         return cls(model, views, {**found, **seen}, notes)
 
+    @classmethod
+    def _of_hash(cls) -> Subject:
+        size = perceptual_hash.IMAGE
+        transforms = [{"name": "resize", "short_side": size}, {"name": "center_crop"}]
+        seen = {"mean": [0.0] * 3, "std": [1.0] * 3, "size": size, "transforms": transforms}
+        model = SSLModel(PerceptualHash(), mean=seen["mean"], std=seen["std"]).eval()
+        group = {"count": 1, "size": size, "transforms": transforms}
+        views = FastViews(Views.build([group], "labelled"), on_device=False)
+        found = {"weights": perceptual_hash.NAME, "digest": digest(model), "layer": model.layer}
+        return cls(model, views, {**found, "pool": "avg", **seen}, [])
+
     def widths(self) -> dict[str, int]:
-        """Layer -> channels; "embedding" only where there are heads."""
-        heads = {EMBEDDING: embed_dim(self.model)} if len(self.model.heads) else {}
-        return {**self.model.trunk.widths, **heads}  # pyright: ignore
+        """Layer -> channels; "embedding" only where there are heads, "logits" with a scorer."""
+        found = layer_widths(self.model)
+        return {k: n for k, n in found.items() if k != EMBEDDING or len(self.model.heads)}
 
     def check_layers(self, layers: list[str]) -> dict[str, int]:
         """The widths of these layers; of the one that feeds the heads without any.
@@ -84,6 +99,11 @@ class Subject:
                 )
         return {layer: known[layer] for layer in layers or [self.model.layer]}
 
+    def keep_only(self, layers: Iterable[str]) -> None:
+        """Drops the scorer where no logits are wanted: it may be larger than the trunk."""
+        if LOGITS not in layers and self.model.scorer is not None:
+            del self.model.heads[-1]
+
 
 def digest(model: nn.Module) -> str:
     """Of names and values of all weights and statistics."""
@@ -96,12 +116,7 @@ def digest(model: nn.Module) -> str:
 
 def _run(report: Any) -> Mapping[str, Any]:
     """The saved config of the run that weights of ours belong to; {} for all others."""
-    if report.format != "vissl_lite":
-        return {}
-    try:
-        return yaml.safe_load(run_config(Path(report.origin)).read_text())
-    except ConfigError:
-        return {}
+    return saved_config(run_of(Path(report.origin))) if report.format == "vissl_lite" else {}
 
 
 def _seen(
@@ -122,19 +137,23 @@ def _seen(
 def _heads(
     trunk: nn.Module, run: Mapping[str, Any], origin: str
 ) -> tuple[list[nn.Module], dict[str, Any]]:
-    """The heads that are no scorers, with their weights; none where the weights have none."""
+    """The heads with their weights; none where the weights have none."""
     configs = run.get("heads", [])
     state = read(origin).heads if configs else {}
     if not state:
         return [], {}
     heads, width = [], trunk.widths[run["layer"] or list(trunk.widths)[-1]]  # pyright: ignore
     for i, config in enumerate(configs):
-        if getattr(HEADS[config["name"]], "scorer", False):
-            state = {k: t for k, t in state.items() if not k.startswith(f"{i}.")}
-            continue
-        heads.append(HEADS.build(config, f"heads[{i}]", in_dim=width, num_classes=None))
+        num_classes = _rows({k: t for k, t in state.items() if k.startswith(f"{i}.")})
+        heads.append(HEADS.build(config, f"heads[{i}]", in_dim=width, num_classes=num_classes))
         width = heads[-1].out_dim
     return heads, state
+
+
+def _rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """Of the last tensor, [K] or [K, D]: the number of classes, if a classifier has them."""
+    rows = [len(tensor) for tensor in tensors.values() if tensor.ndim]
+    return rows[-1] if rows else None
 
 
 def _absolute(path: str) -> str:

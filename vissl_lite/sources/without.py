@@ -20,7 +20,7 @@ class Without(Source):
     """A source without the images of a list, such as duplicates of those it will be tested on.
 
     Training images that are in a test set as well make its results too good (Mahajan et al. 2018,
-    arXiv 1805.00932, section 4.1, report both). `vissl-lite hashtags duplicates` writes the list;
+    arXiv 1805.00932, section 4.1, report both). `vissl-lite duplicates` writes the list;
     images keep their order, labels, tags and names. Memory: 8 bytes per image left out.
 
     Args:
