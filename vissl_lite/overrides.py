@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from vissl_lite import REGISTRIES
+from vissl_lite import REGISTRIES, from_run
 from vissl_lite.config import Config, check
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.parallel.process import (
@@ -48,7 +48,7 @@ def hydra_arguments(args: list[str]) -> list[str]:
         )
     completing = "-sc" in args or "--shell-completion" in args
     words = args if completing else [new for word in args for new in _translate(word, args)]
-    OmegaConf.register_new_resolver("from_run", _from_run(args), replace=True)
+    OmegaConf.register_new_resolver("from_run", from_run.resolver(args), replace=True)
     _register_start_time()
     if launched_rank() > 0:
         words += ["hydra.output_subdir=null", f"hydra.job.name=rank{launched_rank()}"]
@@ -63,10 +63,12 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
         _check_choice(word)
         return []
-    if value in ("null", "") and _is_group(key):
+    if value in ("null", "") and is_group(key):
         raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
     if key == "resume":
         return _resume(Path(value))
+    if key == "init" and not is_sweep(args):
+        return [f"++init={from_run.quoted(value)}"]
     if key == "hydra/launcher":
         _check_slurm(value, args)
         return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
@@ -77,7 +79,7 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if key == "config":
         _check_recipe(value, is_sweep(args))
         return [word]
-    if key[0] in "+~" or key.startswith("hydra") or (_is_group(key) and not value.startswith("{")):
+    if key[0] in "+~" or key.startswith("hydra") or (is_group(key) and not value.startswith("{")):
         return [word]
     return [f"++{word}"]
 
@@ -143,24 +145,10 @@ def _check_slurm(launcher: str, args: Sequence[str]) -> None:
         )
 
 
-def _is_group(key: str) -> bool:
+def is_group(key: str) -> bool:
     key = key.partition("@")[0]
     groups = {registry.group for registry in REGISTRIES.values()}
     return key in groups or "/" in key or any((f / key).is_dir() for _, f in config_folders())
-
-
-def _from_run(args: list[str]) -> Callable[[str], Any]:
-    """Resolver `${from_run:trunk}`: a value of the run that `init=` names."""
-    given = [word.partition("=")[2] for word in args if word.startswith("init=")]
-
-    def from_run(key: str) -> Any:
-        from vissl_lite.engine.weights import run_config
-
-        if not given:
-            raise ConfigError(f"{key}: this recipe takes it from a run; add init=DIR_OF_THE_RUN")
-        return OmegaConf.select(OmegaConf.load(run_config(Path(given[-1]))), key)
-
-    return from_run
 
 
 # ---------------------------------------------------------------- after Hydra has composed

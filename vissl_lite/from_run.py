@@ -1,0 +1,100 @@
+"""What a recipe takes from the weights that `init=` names: `${from_run:trunk}`."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
+from vissl_lite.errors import ConfigError
+from vissl_lite.parallel.process import launched_rank
+
+
+def resolver(args: Sequence[str]) -> Callable[[str], Any]:
+    """From a key to its value in the config of the run that `init=` names.
+
+    Weights from elsewhere belong to no run: see `around`.
+
+    Args:
+        args: the words of the command line.
+    """
+    given = [unquoted(word) for word in args if word.startswith("init=")]
+    tree = functools.cache(lambda: _saved(given[-1]) or OmegaConf.create(around(given[-1], args)))
+
+    def from_run(key: str) -> Any:
+        if not given:
+            raise ConfigError(f"{key}: this recipe takes it from a run; add init=DIR_OF_THE_RUN")
+        return OmegaConf.select(tree(), key)
+
+    return from_run
+
+
+def _saved(path_or_name: str) -> DictConfig | None:
+    """The config of the run that a path belongs to; None where there is none of ours."""
+    from vissl_lite.engine.weights import run_config
+
+    path = Path(path_or_name).expanduser()
+    try:
+        saved = OmegaConf.load(run_config(path)) if path.exists() else {}
+    except ConfigError:
+        return None
+    return cast(DictConfig, saved) if {"trunk", "data", "labelled"} <= {*saved} else None
+
+
+def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
+    """What evaluations take from a run, for weights that belong to none.
+
+    Trunk, mean, std and size are what the weights tell; no heads; no labelled images. What they do
+    not tell, and `args` do not set, is ImageNet's, and a note says so.
+
+    Raises:
+        ConfigError: there are no such weights, or they do not tell their trunk.
+    """
+    from vissl_lite.engine.weights import NOT_PRETRAINED, read
+    from vissl_lite.formats.recognise import infer
+
+    weights, usual = read(path_or_name), Labelled()
+    trunk, pixels = weights.config or infer(weights.trunk), weights.pixels
+    found = {
+        "data.mean": (pixels.mean, IMAGENET_MEAN),
+        "data.std": (pixels.std, IMAGENET_STD),
+        "labelled.size": (trunk.get("image_size", pixels.size), usual.size),
+    }
+    unset = [key for key in found if not any(word.startswith(f"{key}=") for word in args)]
+    unknown = [key for key in unset if found[key][0] is None]
+    if unknown and launched_rank() == 0:
+        keys = ", ".join(unknown)
+        print(f"note: {path_or_name} does not tell {keys}: taken as on ImageNet", file=sys.stderr)
+    mean, std, size = (usual if told is None else told for told, usual in found.values())
+    images = {"train": None, "test": None, "size": size, "transforms": usual.transforms}
+    return {
+        "trunk": {**trunk, **{k: v for k, v in NOT_PRETRAINED.items() if k in trunk}},
+        "heads": [],
+        "layer": None,
+        "pool": "avg",
+        "labelled": images,
+        "data": {"mean": list(mean), "std": list(std)},
+    }
+
+
+# ---------------------------------------------------------------- paths in Hydra's grammar
+
+
+def quoted(value: str) -> str:
+    """Any path as Hydra reads it: sweeps make folders such as `lr=0.1,seed=0`."""
+    if value[:1] in ("'", '"') or re.fullmatch(r"[\w./~:+@%-]*", value):
+        return value
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def unquoted(word: str) -> str:
+    """The value of `init=VALUE`, which may stand in quotes of Hydra's."""
+    value = word.partition("=")[2]
+    if value[:1] not in ("'", '"'):
+        return value
+    return str(OverridesParser.create().parse_override(word).value())

@@ -1,0 +1,1 @@
+"""Several evaluations on many weights, each done once, and one table of them all."""
