@@ -205,7 +205,7 @@ def started(way: str, file: Path, folder: Path, workers: int) -> dict[str, float
     """Seconds to the first batch, twice, and the mean memory of a worker."""
     import multiprocessing
 
-    from vissl_lite.data import loader as module
+    from vissl_lite.data import workers as module
 
     if way != "ours":
         context = multiprocessing.get_context(way)

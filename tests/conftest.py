@@ -1,6 +1,8 @@
 """What all tests share: filled registries, one thread per process, the real images."""
 
 import os
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +16,24 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """`ranks(world)`: `Ranks` of so many processes, the same ones for all tests of a file."""
+    from distributed import Ranks
+
+    with ExitStack() as stack:
+        yield cache(lambda world: stack.enter_context(Ranks(world, timeout=300)))
+
+
+@pytest.fixture(scope="session")
+def photographs_tar() -> Path:
+    """250 photographs of ImageNet; without them a test that asks for them is skipped."""
+    archive = (data_folder() or Path("absent")) / "imagenet-samples-250.tar"
+    if not archive.is_file():
+        pytest.skip(f"{archive.name} is not here; set $VISSL_LITE_DATA to its folder")
+    return archive
 
 
 def data_folder() -> Path | None:

@@ -1,4 +1,7 @@
-"""`run_ranks(fn, world, *args)`: the function on real gloo processes, one result per rank."""
+"""`run_ranks(fn, world, *args)`: the function on real gloo processes, one result per rank.
+
+`Ranks(world)` are processes for several such calls: their imports and caches are made once.
+"""
 
 import importlib.util
 import inspect
@@ -39,30 +42,60 @@ def run_ranks(fn: Callable, world: int, *args: Any, timeout: float = 60) -> list
         RuntimeError: a rank raised (its traceback is the message) or died.
         TimeoutError: not all ranks answered in time.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        ranks = [_start(fn, r, world, args, folder, timeout) for r in range(world)]
+    with Ranks(world, timeout) as ranks:
+        return ranks(fn, *args)
+
+
+class Ranks:
+    """Processes of a gloo group: `ranks(fn, *args)` is `run_ranks` in the same ones each time.
+
+    What a function leaves in its process, such as a changed constant, the next one finds. After an
+    error the next call gets new processes.
+    """
+
+    def __init__(self, world: int, timeout: float = 60):
+        self.world, self.timeout = world, timeout
+        self._ranks: list[tuple[BaseProcess, Connection]] = []
+
+    def __call__(self, fn: Callable, *args: Any) -> list:
+        if not self._ranks:
+            self._start()
+        where = (inspect.getfile(fn), fn.__module__, fn.__qualname__)
         try:
-            return _collect([answer for _, answer in ranks], timeout)
-        finally:
-            for process, answer in ranks:
-                process.kill()
-                process.join()
-                answer.close()
+            for _, connection in self._ranks:
+                connection.send((where, pickle.dumps(args)))
+            return _collect([connection for _, connection in self._ranks], self.timeout)
+        except BaseException:
+            self.close()
+            raise
 
+    def __enter__(self) -> "Ranks":
+        return self
 
-def _start(
-    fn: Callable, rank: int, world: int, args: tuple, folder: str, timeout: float
-) -> tuple[BaseProcess, Connection]:
-    answer, far_end = _CONTEXT.Pipe(duplex=False)
-    where = (inspect.getfile(fn), fn.__module__, fn.__qualname__)
-    process = _CONTEXT.Process(
-        target=_rank_main,
-        args=(far_end, where, rank, world, pickle.dumps(args), folder, timeout),
-        daemon=True,
-    )
-    process.start()
-    far_end.close()  # now the child holds the only one: its death reads as end of file
-    return process, answer
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for process, connection in self._ranks:
+            process.kill()
+            process.join()
+            connection.close()
+        if self._ranks:
+            self._folder.cleanup()
+        self._ranks = []
+
+    def _start(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        for rank in range(self.world):
+            near_end, far_end = _CONTEXT.Pipe()
+            process = _CONTEXT.Process(
+                target=_rank_main,
+                args=(far_end, rank, self.world, self._folder.name, self.timeout),
+                daemon=True,
+            )
+            process.start()
+            far_end.close()  # now the child holds the only one: its death reads as end of file
+            self._ranks.append((process, near_end))
 
 
 def _collect(answers: list[Connection], timeout: float) -> list:
@@ -79,41 +112,33 @@ def _collect(answers: list[Connection], timeout: float) -> list:
 def _receive(rank: int, answer: Connection) -> Any:
     try:
         succeeded, result = pickle.loads(answer.recv_bytes())
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         raise RuntimeError(f"rank {rank} died without a result") from None
     if not succeeded:
         raise RuntimeError(f"rank {rank} raised:\n{result}")
     return result
 
 
-def _rank_main(
-    far_end: Connection,
-    where: tuple[str, str, str],
-    rank: int,
-    world: int,
-    args: bytes,
-    folder: str,
-    timeout: float,
-) -> None:
-    try:
-        torch.set_num_threads(1)
-        torch.manual_seed(0)
-        path, module, name = where
-        fn = getattr(_load(path, module), name)
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{folder}/rendezvous",
-            rank=rank,
-            world_size=world,
-            timeout=timedelta(seconds=timeout),
-        )
-        message = (True, fn(rank, world, *pickle.loads(args)))
-    except BaseException:
-        message = (False, traceback.format_exc())
-    far_end.send_bytes(pickle.dumps(message))
-    far_end.close()
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _rank_main(connection: Connection, rank: int, world: int, folder: str, timeout: float) -> None:
+    torch.set_num_threads(1)
+    while True:
+        where, args = connection.recv()
+        try:
+            torch.manual_seed(0)
+            path, module, name = where
+            fn = getattr(_load(path, module), name)
+            if not dist.is_initialized():
+                dist.init_process_group(
+                    "gloo",
+                    init_method=f"file://{folder}/rendezvous",
+                    rank=rank,
+                    world_size=world,
+                    timeout=timedelta(seconds=timeout),
+                )
+            message = (True, fn(rank, world, *pickle.loads(args)))
+        except BaseException:
+            message = (False, traceback.format_exc())
+        connection.send_bytes(pickle.dumps(message))
 
 
 def _load(path: str, name: str) -> ModuleType:

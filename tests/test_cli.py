@@ -88,7 +88,7 @@ def test_the_saved_config_runs_again_unchanged(run):
 
 def test_resume_goes_on_in_the_same_folder(run):
     cwd, run_dir = run
-    done = vissl_lite(f"resume={run_dir}", "train.max_steps=3", cwd=cwd)
+    done = command(f"resume={run_dir}", "train.max_steps=3", cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert [r["step"] for r in records(run_dir) if r["kind"] == "train"] == [1, 2, 3]
 
@@ -102,7 +102,7 @@ def test_init_starts_a_new_run_from_weights(run):
 
 def test_a_folder_takes_one_run(run):
     cwd, run_dir = run
-    done = vissl_lite(*TINY, f"hydra.run.dir={run_dir}", cwd=cwd)
+    done = command(*TINY, f"hydra.run.dir={run_dir}", cwd=cwd)
     assert done.returncode == 2
     assert f"holds a run already; go on with resume={run_dir}" in done.stderr
 
@@ -195,28 +195,6 @@ def test_secrets_of_the_environment_are_never_written(tmp_path, monkeypatch):
     assert b"s3cr3t-value" not in written + done.stdout.encode() + done.stderr.encode()
 
 
-def test_torchrun_shares_one_run_folder(run, tmp_path):
-    """Two processes, one folder, one log, and the loss of one process (no BatchNorm between)."""
-    words = [word for word in TINY if not word.startswith("hooks")]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
-            *("--standalone", str(ROOT / "tools" / "run.py"), *words, "hooks=[checkpoint]"),
-            "parallel.sync_bn=all",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=ENV,
-    )
-    assert done.returncode == 0, done.stderr
-    (run_dir,) = (tmp_path / "runs" / "quickstart").iterdir()
-    assert len(list((run_dir / "checkpoints").glob("step-*/rank-*.pt"))) == 2
-    one = losses(run[1])[:2]
-    assert losses(run_dir) == pytest.approx(one, rel=1e-3)
-
-
 # ---------------------------------------------------------------- several processes
 
 LONG = [*TINY, "train.max_steps=10000"]
@@ -284,9 +262,10 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
     )
 
 
-def test_torchrun_restarts_go_on_in_the_same_folder(tmp_path):
+def test_torchrun_shares_one_run_folder_and_restarts_go_on_in_it(run, tmp_path):
+    """Two processes, one folder, one log, and the loss of one process (BatchNorm over both)."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [*TINY, "train.max_steps=8", "hooks.checkpoint.every_steps=1"]
+    words = [*TINY, "train.max_steps=8", "hooks.checkpoint.every_steps=1", "parallel.sync_bn=all"]
     with started(*words, cwd=tmp_path, launcher=[*torchrun, "--max-restarts=2"]) as process:
         wait_until(lambda: len(train_records(tmp_path)) >= 3, process)
         os.kill(child(process.pid, "RANK=1"), signal.SIGKILL)
@@ -296,6 +275,8 @@ def test_torchrun_restarts_go_on_in_the_same_folder(tmp_path):
     starts = [r for r in records(run_dir) if r["kind"] == "start"]
     assert len(starts) == 2
     assert starts[1]["resumed_step"] >= 2
+    assert len(list((run_dir / "checkpoints" / "step-00000008").glob("rank-*.pt"))) == 2
+    assert losses(run_dir)[:2] == pytest.approx(losses(run[1])[:2], rel=1e-3)
     assert [r["step"] for r in train_records(tmp_path)] == list(range(1, 9))
 
 

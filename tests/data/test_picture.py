@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import data_folder
 from PIL import Image
 
 import vissl_lite.data.picture as module
@@ -210,13 +209,10 @@ def test_largest_shrink_leaves_every_crop_twice_its_view():
     assert open_picture(encoded(Image.new("RGB", (800, 750)), "PNG")).largest_shrink(100.0) == 1
 
 
-def test_photographs_are_equal_bit_for_bit():
+def test_photographs_are_equal_bit_for_bit(photographs_tar):
     """libjpeg-turbo 3 in both; a bound of 1 where their versions differ would be as good."""
-    archive = (data_folder() or Path("absent")) / "imagenet-samples-250.tar"
-    if not archive.exists():
-        pytest.skip("imagenet-samples-250.tar is not here; set $VISSL_LITE_DATA to its folder")
     largest = count = 0
-    with tarfile.open(archive) as tar:
+    with tarfile.open(photographs_tar) as tar:
         for member in (m for m in tar if m.isfile()):
             data = tar.extractfile(member).read()
             small = encoded(decode(data).resize((32, 32)))  # of CIFAR's size

@@ -1,10 +1,8 @@
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import data_folder
 from PIL import Image
 from PIL import __version__ as pillow_version
 from torchvision.transforms.v2 import InterpolationMode, functional
@@ -200,11 +198,8 @@ def test_linear_without_opencv(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def photographs():
-    archive = (data_folder() or Path("absent")) / "imagenet-samples-250.tar"
-    if not archive.exists():
-        pytest.skip("imagenet-samples-250.tar is not here; set $VISSL_LITE_DATA to its folder")
-    with tarfile.open(archive) as tar:
+def photographs(photographs_tar):
+    with tarfile.open(photographs_tar) as tar:
         files = [tar.extractfile(m) for m in tar if m.isfile()]
         return [np.asarray(Image.open(file).convert("RGB")) for file in files[::5]]
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import data_folder
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -156,11 +155,8 @@ def test_preset(preset):
 
 
 @pytest.fixture(scope="module")
-def photograph():
-    archive = (data_folder() or Path("absent")) / "imagenet-samples-250.tar"
-    if not archive.is_file():
-        pytest.skip("imagenet-samples-250.tar is not here; set $VISSL_LITE_DATA to its folder")
-    with tarfile.open(archive) as tar:
+def photograph(photographs_tar):
+    with tarfile.open(photographs_tar) as tar:
         return tar.extractfile("imagenet-samples/n01440764_tench.JPEG").read()
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import run_ranks
 from safetensors.torch import load_file
 from training import SMALL, composed, records, trained
 
@@ -51,12 +50,18 @@ def run(rank, world, folder, strategy, optimizer, stop, resume):
     return [r["loss"] for r in records(Path(folder))] if rank == 0 else [], weights
 
 
-def go(folder, world, strategy, optimizer, stop, resume=False):
-    return run_ranks(run, world, str(folder), strategy, optimizer, stop, resume, timeout=120)[0]
+@pytest.fixture(scope="module")
+def go(ranks):
+    """`run` on so many processes: what rank 0 returns."""
+
+    def go(folder, world, strategy, optimizer, stop, resume=False):
+        return ranks(world)(run, str(folder), strategy, optimizer, stop, resume)[0]
+
+    return go
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(go, tmp_path_factory):
     """By optimizer: folder, losses and weights of one process that never stopped."""
 
     @cache
@@ -78,7 +83,7 @@ def uninterrupted(tmp_path_factory):
         ((2, "ddp"), (4, "hsdp"), "adamw"),
     ],
 )
-def test_goes_on_with_the_same_losses(uninterrupted, tmp_path, before, after, optimizer):
+def test_goes_on_with_the_same_losses(go, uninterrupted, tmp_path, before, after, optimizer):
     """Against a run of one process that never stopped, SyncBN, float64."""
     _, expected, weights = uninterrupted(optimizer)
     go(tmp_path, *before, optimizer, BEFORE)
@@ -88,7 +93,7 @@ def test_goes_on_with_the_same_losses(uninterrupted, tmp_path, before, after, op
         torch.testing.assert_close(found[name], t, rtol=1e-6, atol=1e-6, msg=name)
 
 
-def test_the_file_of_weights_is_that_of_one_process(uninterrupted, tmp_path):
+def test_the_file_of_weights_is_that_of_one_process(go, uninterrupted, tmp_path):
     go(tmp_path, 2, "zero3", "adamw", AFTER)
     folders = uninterrupted("adamw")[0], tmp_path
     one, two = (load_file(folder / "weights.safetensors") for folder in folders)

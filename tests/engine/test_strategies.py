@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch import nn
 from torch.nn import functional as F
 from training import SMALL, composed, records, trained
@@ -150,22 +149,22 @@ def default_dtype():
 
 
 @pytest.mark.parametrize("model", FOUR)
-def test_strategies_and_checkpointing_equal_one_process(model):
+def test_strategies_and_checkpointing_equal_one_process(model, ranks):
     """SyncBN over two processes, against one process and the same global batch: float64, 1e-6.
 
     Rounding grows a thousandfold in norms of near-constant channels; a wrong gradient by far more.
     """
     alone = cell(0, 1, model, "auto", "none", "fp64")
     chosen = EXACT if model == "regnet_y simclr" else EXACT[: 2 if model in DEEP else 3]
-    for combination, found in zip(chosen, run_ranks(cells, 2, model, chosen, timeout=300)[0]):
+    for combination, found in zip(chosen, ranks(2)(cells, model, chosen)[0]):
         print(combination)
         assert_alike(found, alone, rel=1e-6)
 
 
 @pytest.mark.parametrize("model", ["regnet_y simclr", "vit simclr"])
-def test_half_precision_is_alike_across_strategies(model):
+def test_half_precision_is_alike_across_strategies(model, ranks):
     """Checkpointing changes nothing. Shards round norm weights too: losses within 5 %."""
-    found = dict(zip(HALF, run_ranks(cells, 2, model, HALF, timeout=300)[0]))
+    found = dict(zip(HALF, ranks(2)(cells, model, HALF)[0]))
     for (strategy, checkpointing, precision), result in found.items():
         print(strategy, checkpointing, precision)
         if strategy != "reference_ddp":
@@ -198,18 +197,18 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("case", SETTINGS)
-def test_other_settings_equal_one_process_too(case):
+def test_other_settings_equal_one_process_too(case, ranks):
     model, strategies, words = SETTINGS[case]
-    [alone] = run_ranks(cells, 1, model, [("auto", "none", "fp64")], *words, timeout=300)[0]
+    [alone] = ranks(1)(cells, model, [("auto", "none", "fp64")], *words)[0]
     combinations = [(strategy, "block", "fp64") for strategy in strategies]
-    results = run_ranks(cells, 2, model, combinations, *words, timeout=300)[0]
+    results = ranks(2)(cells, model, combinations, *words)[0]
     for strategy, found in zip(strategies, results):
         print(strategy)
         assert_alike(found, alone, rel=1e-6)
 
 
-def test_hsdp_on_four_processes():
+def test_hsdp_on_four_processes(ranks):
     alone = cell(0, 1, "regnet_y simclr", "auto", "none", "fp64")
     combinations = [("hsdp", "selective", "fp64"), ("zero3", "block", "fp64")]
-    for found in run_ranks(cells, 4, "regnet_y simclr", combinations, timeout=300)[0]:
+    for found in ranks(4)(cells, "regnet_y simclr", combinations)[0]:
         assert_alike(found, alone, rel=1e-6)

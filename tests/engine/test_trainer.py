@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import SMALL, composed, records, small, trained
@@ -32,14 +31,14 @@ def in_float64(rank, world, run_dir, overrides):
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("loss", ["simclr", "swav"])
-def test_processes_equal_one_process_on_the_whole_batch(tmp_path, world, loss):
+def test_processes_equal_one_process_on_the_whole_batch(ranks, tmp_path, world, loss):
     """BatchNorm synchronised; the trunk trains, and 1e-6 holds for every parameter."""
     heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}]"
     if loss == "swav":
         heads = heads.replace("}]", "}, {name: prototypes, num_prototypes: 12}]")
     overrides = (f"loss={loss}", "++parallel.sync_bn=all", "++train.max_steps=3", heads)
     one = in_float64(0, 1, tmp_path / "one", overrides)
-    many = run_ranks(in_float64, world, str(tmp_path / "many"), overrides)
+    many = ranks(world)(in_float64, str(tmp_path / "many"), overrides)
     assert [r["loss"] for r in records(tmp_path / "many")] == pytest.approx(
         [r["loss"] for r in records(tmp_path / "one")], abs=1e-6
     )

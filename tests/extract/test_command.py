@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(tmp_path_factory):
     """A run of one step, whose last head gives logits."""
     folder = tmp_path_factory.mktemp("run")
-    heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}, {name: linear, out_dim: 10}]"
+    heads = "++heads=[{name: mlp, hidden: [32], out_dim: 16}, linear]"
     size = "++labelled={size: 16, transforms: [{name: resize, short_side: 16}]}"
     config = small("++train.max_steps=1", "hooks=[checkpoint]", "loss=cross_entropy", heads, size)
     save_config(asdict(config), folder)
@@ -39,9 +39,10 @@ def run(tmp_path_factory):
 
 def test_a_run_brings_its_heads_and_how_it_sees(run, tmp_path):
     words = [str(run[0]), "digits", "split=test", "--out", str(tmp_path / "out")]
-    assert main([*words, "--layer=embedding", "--layer=res5", "--device=cpu"]) == 0
+    words += ["--layer=embedding", "--layer=logits", "--layer=res5"]
+    assert main([*words, "--device=cpu"]) == 0
     meta = json.loads((tmp_path / "out" / "features.json").read_text())
-    assert meta["layers"] == {"embedding": 16, "res5": 64}
+    assert meta["layers"] == {"embedding": 16, "logits": 10, "res5": 64}
     assert meta["weights"] == str(run[0] / "checkpoints" / "step-00000001")
     assert meta["size"] == 16
     model, views = run[1].eval(), Subject.load(str(run[0])).views
@@ -53,6 +54,8 @@ def test_a_run_brings_its_heads_and_how_it_sees(run, tmp_path):
     embedding = np.load(tmp_path / "out" / "embedding.npy")
     assert len(embedding) == len(Digits("test"))
     np.testing.assert_allclose(embedding[:5], outputs.embedding[0].numpy(), rtol=1e-4, atol=1e-5)
+    logits = np.load(tmp_path / "out" / "logits.npy")
+    np.testing.assert_allclose(logits[:5], outputs.logits[0][0].numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

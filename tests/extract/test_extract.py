@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from data.some_sources import Numbers
 from distributed import run_ranks
 from engine.some_digits import SomeDigits
 from extract.some_subject import some_subject
 
-from vissl_lite import ConfigError
+from vissl_lite.errors import ConfigError, WorkerDied
 from vissl_lite.extract.extract import Settings, extract
 from vissl_lite.extract.stored import open_features
 
@@ -143,6 +144,14 @@ def test_workers_change_nothing(tmp_path, undisturbed):
     assert files(tmp_path / "out") == files(undisturbed)
 
 
+def test_a_killed_worker_is_named_and_its_blocks_come_next_time(tmp_path):
+    with pytest.raises(WorkerDied, match=r"^data worker 0 \(process \d+\) was killed by SIGKILL"):
+        extracted(tmp_path / "out", Numbers(24, "kill", at=9), workers=1)
+    assert extracted(tmp_path / "out", Numbers(24))["complete"]
+    extracted(tmp_path / "one", Numbers(24))
+    assert files(tmp_path / "out") == files(tmp_path / "one")
+
+
 def test_parquet_holds_the_same(tmp_path, undisturbed):
     out = tmp_path / "out.parquet"
     meta = extracted(out, dtype="float16")
@@ -193,6 +202,14 @@ def test_refuses_a_folder_of_something_else_and_a_second_writer(tmp_path, undist
     with pytest.raises(ConfigError, match="another process writes"):
         extracted(undisturbed)
     os.close(held)
+
+
+def test_the_scorer_stays_only_where_logits_are_wanted():
+    for layers, heads in ((["res3"], 1), (["logits"], 2)):
+        subject = some_subject()
+        assert subject.check_layers(["logits"]) == {"logits": 3}
+        subject.keep_only(layers)
+        assert len(subject.model.heads) == heads
 
 
 def test_what_float16_does_not_hold_is_an_error(tmp_path):

@@ -41,6 +41,7 @@ CASES = [
     ("center_crop", {"size": 151}),
     ("color_jitter", {"p": 1.0}),
     ("color_jitter", {"saturation": 0.0, "hue": 0.5}),
+    ("corruption", {}),
     ("gaussian_blur", {"p": 0.8}),
     ("posterize", {"bits": 3}),
     ("rand_augment", {"num_ops": 3}),
@@ -66,6 +67,7 @@ STILL = [
     ("center_crop", {}),
     ("color_jitter", {"p": 0.0}),
     ("color_jitter", {"p": 1.0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
+    ("corruption", {"severity": 0}),
     ("gaussian_blur", {"p": 0.0}),
     ("posterize", {"p": 0.0}),
     ("posterize", {"p": 1.0, "bits": 8}),
@@ -126,7 +128,7 @@ def check(ours: Sequence, theirs: Sequence, bound: tuple[float, int]) -> None:
 def test_all_transforms_are_compared():
     assert {name for name, _ in CASES} == {name for name, _ in STILL} == set(OWN)
     without = {name for name, config in CASES if not has_batch_form(build(name, config))}
-    assert without == {"rand_augment"}
+    assert without == {"corruption", "rand_augment"}
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)

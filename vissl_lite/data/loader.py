@@ -7,11 +7,10 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vissl_lite.data.batch import Batch
 from vissl_lite.data.buffers import Buffers
@@ -19,10 +18,8 @@ from vissl_lite.data.dataset import ViewDataset
 from vissl_lite.data.resident import MemoryDataset
 from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.data.stream import Prefetch
-from vissl_lite.data.workers import as_it_is, end_all, epitaph, forkserver
-from vissl_lite.errors import ConfigError, WorkerDied
+from vissl_lite.data.workers import PREFETCH, from_workers
 
-PREFETCH = 2  # batches that each worker is ahead
 HELD = 4  # batches at once where they are used: this one, the next, one on its way, one spare
 
 
@@ -77,33 +74,10 @@ class Loader:
         requests = _Slotted(self.sampler, buffers)
         if self.workers == 0:
             return (fetched(dataset[request], buffers) for request in requests)
-        return self._from_workers(dataset, requests, buffers)
-
-    def _from_workers(
-        self, dataset: ViewDataset, requests: _Slotted, buffers: Buffers
-    ) -> Iterator[Batch]:
-        loader = DataLoader(
-            _InWorker(dataset),
-            batch_size=None,
-            sampler=requests,  # pyright: ignore[reportArgumentType]
-            num_workers=self.workers,
-            prefetch_factor=PREFETCH,
-            collate_fn=as_it_is,  # pyright: ignore[reportArgumentType]
-            multiprocessing_context=forkserver(dataset.source, dataset.views),
+        batches = from_workers(
+            _AsArrays(dataset), requests, self.workers, dataset.source, dataset.views, buffers.at
         )
-        batches: Any = iter(loader)
-        try:
-            for batch in batches:
-                if isinstance(batch, ConfigError):
-                    raise ConfigError(*batch.problems)
-                yield fetched(batch.map(torch.from_numpy), buffers)
-        except (RuntimeError, OSError) as error:
-            if text := epitaph(batches, buffers.at.tolist(), dataset.source):
-                end_all(batches)
-                raise WorkerDied(text) from error
-            raise
-        finally:  # now, not when garbage is collected: then it can take five seconds per worker
-            batches._shutdown_workers()
+        return (fetched(batch.map(torch.from_numpy), buffers) for batch in batches)
 
 
 class _Slotted:
@@ -119,21 +93,14 @@ class _Slotted:
         return (replace(request, slot=self.buffers.take()) for request in self.sampler)
 
 
-class _InWorker(Dataset):
-    """Hands over arrays, whose bytes go through the pipe, and errors of the user as they are.
-
-    Tensors would each be a file that lives only as long as the worker, and torch wraps an error in
-    its traceback.
-    """
+class _AsArrays(Dataset):
+    """Arrays, whose bytes go through the pipe; tensors would each be a file, opened by both."""
 
     def __init__(self, dataset: ViewDataset):
         self.dataset = dataset
 
-    def __getitem__(self, request: Request) -> Batch | ConfigError:
-        try:
-            return self.dataset[request].map(Tensor.numpy)
-        except ConfigError as error:
-            return error
+    def __getitem__(self, request: Request) -> Batch:
+        return self.dataset[request].map(Tensor.numpy)
 
 
 def fetched(batch: Batch, buffers: Buffers) -> Batch:

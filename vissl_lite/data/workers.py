@@ -4,20 +4,86 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import wait
 from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
+from vissl_lite.errors import ConfigError, WorkerDied
 
+PREFETCH = 2  # batches that each worker is ahead
+ENDING_S = 2.0  # a worker's connections may be gone before its end is known
 HINTS = {
-    signal.SIGKILL: "usually by the system, when memory ran out: take fewer data.workers",
-    signal.SIGBUS: "shared memory ran out: take fewer data.workers, or give the machine more of it",
+    signal.SIGKILL: "usually by the system, when memory ran out: take fewer workers",
+    signal.SIGBUS: "shared memory ran out: take fewer workers, or give the machine more of it",
     signal.SIGSEGV: "a decoder crashed: leave this image out",
 }
 
 
-def as_it_is(batch: Any) -> Any:
+def from_workers(
+    dataset: Dataset,
+    requests: Iterable[Any],
+    workers: int,
+    source: Any,
+    views: Views | FastViews,
+    at: Tensor | None = None,
+) -> Iterator[Any]:
+    """`dataset[request]` for each request, in order, made by other processes.
+
+    Args:
+        source, views: that the dataset uses; the workers share what they import.
+        at: index of the image that each worker is at, in memory shared with them.
+
+    Raises:
+        ConfigError: a mistake of the user that showed in a worker.
+        WorkerDied: a worker has ended.
+    """
+    loader = DataLoader(
+        _HandsOver(dataset),
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        prefetch_factor=PREFETCH,
+        collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType]
+        # seeded as this process is, without a number of its own, which training would lack
+        generator=torch.Generator().manual_seed(torch.initial_seed()),
+        multiprocessing_context=forkserver(source, views),
+    )
+    batches: Any = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, ConfigError):
+                raise ConfigError(*batch.problems)
+            yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        wait([process.sentinel for process in batches._workers], ENDING_S)
+        if text := epitaph(batches, source, None if at is None else at.tolist()):
+            end_all(batches)
+            raise WorkerDied(text) from error
+        raise
+    finally:  # now, not when garbage is collected: then it can take five seconds per worker
+        batches._shutdown_workers()
+
+
+class _HandsOver(Dataset):
+    """Hands over mistakes of the user as they are: torch would wrap them in its traceback."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __getitem__(self, request: Any) -> Any:
+        try:
+            return self.dataset[request]
+        except ConfigError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
     """Instead of a function that collates: the dataset makes whole batches."""
     return batch
 
@@ -38,12 +104,12 @@ def forkserver(source: Any, views: Views | FastViews) -> Any:
     return context
 
 
-def epitaph(iterator: Any, at: Sequence[int], source: Any) -> str:
+def epitaph(iterator: Any, source: Any, at: Sequence[int] | None) -> str:
     """Which worker died of what, and at which image; empty if all of them live."""
     for number, process in enumerate(getattr(iterator, "_workers", ())):
         if process.exitcode not in (None, 0):
-            where = f"at {_named(source, at[number])}" if at[number] >= 0 else "between two images"
-            return f"data worker {number} (process {process.pid}) {_end(process.exitcode)}, {where}"
+            where = "" if at is None else f", {_place(source, at[number])}"
+            return f"data worker {number} (process {process.pid}) {_end(process.exitcode)}{where}"
     return ""
 
 
@@ -61,6 +127,8 @@ def _end(code: int) -> str:
     return f"was killed by {number.name}{hint}"
 
 
-def _named(source: Any, index: int) -> str:
+def _place(source: Any, index: int) -> str:
+    if index < 0:
+        return "between two images"
     name = source[index].name
-    return f"image {index}" + (f", {name}" if name else "")
+    return f"at image {index}" + (f", {name}" if name else "")

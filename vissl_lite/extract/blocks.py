@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
-from vissl_lite.data.workers import as_it_is, forkserver
-from vissl_lite.errors import ConfigError
+from vissl_lite.data.workers import from_workers
 
 UNLABELLED = -1
 
@@ -43,7 +42,7 @@ class Block:
 
 
 class Blocks(Dataset):
-    """`blocks[b]`: block b of a source, or the user's mistake that showed while reading it."""
+    """`blocks[b]`: block b of a source."""
 
     def __init__(self, source: Any, views: FastViews, batch_size: int):
         self.source, self.views, self.batch_size = source, views, batch_size
@@ -51,13 +50,7 @@ class Blocks(Dataset):
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Block | ConfigError:
-        try:
-            return self.read(number)
-        except ConfigError as error:  # torch would wrap it in a traceback of the worker
-            return error
-
-    def read(self, number: int) -> Block:
+    def __getitem__(self, number: int) -> Block:
         start = number * self.batch_size
         index_B = np.arange(start, min(start + self.batch_size, len(self.source)))
         size = self.views.sizes[0]
@@ -83,20 +76,8 @@ def read_blocks(blocks: Blocks, numbers: Sequence[int], workers: int) -> Iterato
 
     Raises:
         ConfigError: the source or a transform says what is wrong.
+        WorkerDied: one of the processes has ended.
     """
-    found = _from_workers(blocks, numbers, workers) if workers else map(blocks.__getitem__, numbers)
-    for block in found:
-        if isinstance(block, ConfigError):
-            raise ConfigError(*block.problems)
-        yield block
-
-
-def _from_workers(blocks: Blocks, numbers: Sequence[int], workers: int) -> DataLoader:
-    return DataLoader(
-        blocks,
-        batch_size=None,
-        sampler=numbers,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
-        collate_fn=as_it_is,  # pyright: ignore[reportArgumentType]
-        multiprocessing_context=forkserver(blocks.source, blocks.views),
-    )
+    if workers == 0:
+        return map(blocks.__getitem__, numbers)
+    return from_workers(blocks, numbers, workers, blocks.source, blocks.views)

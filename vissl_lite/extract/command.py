@@ -35,8 +35,8 @@ MODEL is a run (its newest checkpoint), a checkpoint, or whatever else vissl_lit
 launch.processes=N starts N processes on this machine; without it one per GPU, else one.
 
 --out PATH        a folder of arrays LAYER.npy (docs/features.md), or one file that ends in .parquet
---layer NAME      of the trunk, averaged over its map, or "embedding", the output of the heads; may
-                  be repeated; default: the layer that feeds the heads
+--layer NAME      of the trunk, averaged over its map; "embedding", the output of the heads; or
+                  "logits"; may be repeated; default: the layer that feeds the heads
 --dtype D         of what is written: float32 (default) or float16
 --precision P     of the computation: fp32 (default), bf16, fp16
 --size N          side of the images in pixels; default: that of the run or the weights, else 224

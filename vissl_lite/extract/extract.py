@@ -37,7 +37,8 @@ class Settings:
 
     Attributes:
         layers: of the trunk, averaged over their maps, or "embedding", the output of the last head
-            that is no scorer; none: the layer that feeds the heads.
+            that is no scorer, or "logits", those of the scorer; none: the layer that feeds the
+            heads.
         dtype: of the arrays, "float32" or "float16".
         precision: of the computation, "fp32", "bf16" or "fp16".
         batch_size: images that the model sees at once.
@@ -76,6 +77,7 @@ def extract(
     if not len(source):
         raise ConfigError("extract: the source has no images")
     described = _described(subject, source, identity, settings)
+    subject.keep_only(described["layers"])
     path = out
     if out.suffix == parquet.ENDING:
         path = out.with_name(f"{out.name}.unfinished")

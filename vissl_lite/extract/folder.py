@@ -8,7 +8,6 @@ names.*.npy, labels.npy, broken.txt          from the journals, at the end (`fin
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from vissl_lite.engine.checkpoint import sync_folder, write_text
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.agreement import flat, shortened
+from vissl_lite.resumable import check_same, lock, write_all
 from vissl_lite.sources._columns import File
 
 META = "features.json"
@@ -60,7 +59,7 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         if (self.path / META).is_file():
-            check_same(self.described, self.meta(), self.path)
+            check_described(self.described, self.meta(), self.path)
         elif {file.name for file in self.path.iterdir()} - {"features.tmp"}:
             raise ConfigError(
                 f"extract --out: {self.path} holds something else than features; give a new folder"
@@ -95,10 +94,8 @@ class Folder:
         offset, size = self._place(layer, block)
         assert len(rows) == size
         with self.array_file(layer).open("r+b", buffering=0) as file:
-            view = memoryview(rows)
-            while view:
-                written = os.pwrite(file.fileno(), view, offset)
-                view, offset = view[written:], offset + written
+            file.seek(offset)
+            write_all(file, rows)
 
     def _place(self, layer: str, block: int) -> tuple[int, int]:
         """Offset and length in bytes."""
@@ -114,26 +111,18 @@ class Folder:
 
     def _lock(self) -> None:
         self._descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"extract --out: another process writes {self.path}; wait for it, or give another"
-                " folder"
-            ) from None
+        lock(
+            self._descriptor,
+            f"extract --out: another process writes {self.path}; wait for it, or give another"
+            " folder",
+        )
 
 
-def check_same(described: dict[str, Any], there: dict[str, Any], path: Path) -> None:
+def check_described(described: dict[str, Any], there: dict[str, Any], path: Path) -> None:
     """
     Raises:
         ConfigError: what is there has been extracted from something else, or in another way.
     """
-    found = flat({key: there.get(key) for key in described})
-    own = flat(described)
-    for key in sorted(own.keys() | found.keys()):
-        if own.get(key) != found.get(key):
-            values = shortened(found.get(key)), shortened(own.get(key))
-            raise ConfigError(
-                f"extract --out: {path} holds other features: {key} is {values[0]} there and"
-                f" {values[1]} here; give another --out"
-            )
+    found = {key: there.get(key) for key in described}
+    other = f"extract --out: {path} holds other features"
+    check_same(described, found, other, "give another --out")

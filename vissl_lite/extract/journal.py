@@ -16,7 +16,7 @@ from typing import Any
 
 from vissl_lite.extract.blocks import Block
 from vissl_lite.extract.folder import Folder
-from vissl_lite.shards.journal import write_all
+from vissl_lite.resumable import as_line, whole_lines, write_all
 
 
 class Journal:
@@ -45,7 +45,7 @@ class Journal:
             "labels": block.labels,
             "broken": block.broken,
         }
-        write_all(self._file, json.dumps(line).encode() + b"\n")
+        write_all(self._file, as_line(line))
 
     def __enter__(self) -> Journal:
         return self
@@ -67,7 +67,7 @@ class Done:
         self.start = max((int(file.name.split("-")[1]) for file in self.files), default=0)
         self._place: dict[int, tuple[Path, int]] = {}
         for file in self.files:
-            for line, offset in whole_lines(file):
+            for line, offset, _ in whole_lines(file):
                 if line["block"] not in self._place and _is_whole(folder, line):
                     self._place[line["block"]] = file, offset
         self.undone = [block for block in range(len(folder)) if block not in self._place]
@@ -85,19 +85,6 @@ class Done:
 
 def journals(folder: Folder) -> list[Path]:
     return sorted(folder.path.glob("done-*-*.jsonl"))
-
-
-def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each line and where it begins, up to the first that is cut off."""
-    offset = 0
-    with path.open("rb") as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except ValueError:  # cut off, or zeros after a power failure
-                return
-            yield line, offset
-            offset += len(text)
 
 
 def _is_whole(folder: Folder, line: dict[str, Any]) -> bool:

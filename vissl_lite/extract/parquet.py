@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from vissl_lite.engine.checkpoint import sync_folder
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract.finish import LABELS, NAMES
-from vissl_lite.extract.folder import Folder, check_same
+from vissl_lite.extract.folder import Folder, check_described
 from vissl_lite.sources._columns import Column, Strings
 
 ENDING, KEY = ".parquet", b"vissl_lite"
@@ -85,7 +85,7 @@ def same_meta(path: Path, described: dict[str, Any]) -> dict[str, Any]:
         ConfigError: it holds something else.
     """
     meta = read_meta(path)
-    check_same(described, meta, path)
+    check_described(described, meta, path)
     return meta
 
 

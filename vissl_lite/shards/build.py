@@ -12,7 +12,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.progress import counter
 from vissl_lite.shards.convert import Settings
 from vissl_lite.shards.finish import BROKEN, finish, write_broken
-from vissl_lite.shards.journal import Journal, check_same
+from vissl_lite.shards.journal import Journal, check_header
 from vissl_lite.shards.pool import converted
 from vissl_lite.shards.stopped import as_stopped
 from vissl_lite.sources._packed import JOURNAL, MANIFEST, Manifest, parse_manifest
@@ -89,7 +89,7 @@ def _prepare(out: Path, header: dict[str, Any]) -> Manifest | None:
     if (out / MANIFEST).is_file():
         text = (out / MANIFEST).read_bytes()
         manifest = parse_manifest(text, f"shards build: {out}")
-        check_same(header, _header_of(json.loads(text)), out)
+        check_header(header, _header_of(json.loads(text)), out)
         (out / JOURNAL).unlink(missing_ok=True)
         return manifest
     if any(out.iterdir()) and not (out / JOURNAL).is_file():

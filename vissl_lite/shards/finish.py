@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.shards.journal import Journal, write_all
+from vissl_lite.resumable import write_all
+from vissl_lite.shards.journal import Journal
 from vissl_lite.sources._columns import ColumnWriter, bytes_writer, ids_writer, write_strings
 from vissl_lite.sources._packed import (
     JOURNAL,

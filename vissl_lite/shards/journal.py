@@ -8,8 +8,6 @@ What the journal lists is verified by checksum before a killed build goes on: th
 have been lost with the machine's memory.
 """
 
-import fcntl
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.agreement import flat, shortened
+from vissl_lite.resumable import as_line, check_same, lock, whole_lines, write_all
 from vissl_lite.shards.convert import Chunk
 from vissl_lite.sources._columns import File
 from vissl_lite.sources._packed import JOURNAL, data_name
@@ -83,22 +80,19 @@ class Journal:
         self._file.close()
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"shards build: {self.folder} is being built by another process; wait for it, or"
-                " give another folder"
-            ) from None
+        lock(
+            self._file,
+            f"shards build: {self.folder} is being built by another process; wait for it, or give"
+            " another folder",
+        )
 
     def _begin(self, header: dict[str, Any]) -> None:
-        self._file.seek(0)
         first = next(self._lines(), None)
         if first is None:  # new, or killed within the first line
             self._cut(0)
             self._write(header)
         else:
-            check_same(header, first[0], self.folder)
+            check_header(header, first[0], self.folder)
 
     def resume(self, seen: Callable[[int], object]) -> None:
         """Verifies what is there and cuts off what is not known or not whole.
@@ -107,8 +101,8 @@ class Journal:
             seen: is told how many images of the source each chunk stands for.
         """
         lines = self._lines()
-        good = next(lines)[1]
-        for record, end in lines:
+        _, _, good = next(lines)
+        for record, _, end in lines:
             contents = self._contents(record)
             if contents is None:
                 break
@@ -140,7 +134,7 @@ class Journal:
         """What is known of each chunk, in order."""
         lines = self._lines()
         next(lines)
-        return (record for record, _ in lines)
+        return (record for record, _, _ in lines)
 
     def _places(self, chunk: Chunk) -> list[list[int]]:
         """[data file, offset, size, CRC-32, width, height] of each image."""
@@ -166,22 +160,11 @@ class Journal:
             return None
         return contents
 
-    def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each whole line and where it ends."""
-        end = 0
-        with open(self._file.name, "rb") as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                except ValueError:  # cut off, or zeros after a power failure
-                    return
-                if not line.endswith(b"\n"):
-                    return
-                end += len(line)
-                yield record, end
+    def _lines(self) -> Iterator[tuple[dict[str, Any], int, int]]:
+        return whole_lines(self._file.name)
 
     def _write(self, record: dict[str, Any]) -> None:
-        write_all(self._file, json.dumps(record).encode() + b"\n")
+        write_all(self._file, as_line(record))
 
     def _cut(self, size: int) -> None:
         self._file.truncate(size)
@@ -196,23 +179,10 @@ class Journal:
             number += 1
 
 
-def write_all(file: Any, content: bytes) -> None:
-    """Writes to a file without a buffer, so that no error waits until the file is closed."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
-
-
-def check_same(header: dict[str, Any], there: dict[str, Any], folder: Path) -> None:
+def check_header(header: dict[str, Any], there: dict[str, Any], folder: Path) -> None:
     """
     Raises:
         ConfigError: the folder holds shards of another source, or built with other settings.
     """
-    own, found = flat(header), flat(there)
-    for key in sorted(own.keys() | found.keys()):
-        if own.get(key) != found.get(key):
-            values = shortened(found.get(key)), shortened(own.get(key))
-            raise ConfigError(
-                f"shards build: {folder} holds shards of something else: {key} is {values[0]} there"
-                f" and {values[1]} here; give another folder with --out"
-            )
+    other = f"shards build: {folder} holds shards of something else"
+    check_same(header, there, other, "give another folder with --out")

@@ -1,6 +1,6 @@
 """Changes of a uint8 image [H, W, 3] with OpenCV, each as Pillow makes it.
 
-All of them write into `out` and return it; it may be `pixels` itself, and a new array if None.
+All functions write into `out` and return it; it may be `pixels` itself, and a new array if None.
 Where Pillow cuts off decimals, so do these.
 """
 
@@ -10,11 +10,37 @@ from collections.abc import Sequence
 import numpy as np
 
 from vissl_lite.data.opencv import opencv
+from vissl_lite.data.transform import Transform, placed
 
 LUMA = np.array([19595, 38470, 7471]) / 65536  # Pillow's ITU-R 601, in sixteen bits
 VALUES = np.arange(256)
 BOXES = 3  # that Pillow makes a Gaussian of
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation, hue
+
+
+class PixelTransform(Transform):
+    """A transform that keeps the size, by OpenCV where it is installed.
+
+    Attributes:
+        neutral: values of the first parameters that leave an image as it is.
+    """
+
+    neutral: tuple[float, ...] = (0.0,)
+
+    def on_array(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if tuple(p[: len(self.neutral)]) == self.neutral:
+            return placed(pixels, out)
+        if not opencv():
+            return super().on_array(pixels, p, out)
+        return self.by_opencv(pixels, p, out)
+
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
+    ) -> np.ndarray:
+        """`on_array` with OpenCV, for parameters that are not neutral."""
+        raise NotImplementedError
 
 
 def flip(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import F, check_at_least, check_probability
 from vissl_lite.transforms._pixels import NEUTRAL
@@ -18,7 +16,7 @@ OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adj
 
 
 @TRANSFORMS.register("color_jitter")
-class ColorJitter(Transform):
+class ColorJitter(_pixels.PixelTransform):
     """Random brightness, contrast, saturation and hue, in random order, with probability p.
 
     Factors of the first three are uniform in [max(0, 1 - strength), 1 + strength]; the hue is
@@ -27,6 +25,7 @@ class ColorJitter(Transform):
     """
 
     draws = 9
+    neutral = NEUTRAL
 
     def __init__(
         self,
@@ -62,13 +61,9 @@ class ColorJitter(Transform):
                 image = OPERATIONS[k](image, p[k])
         return image
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if tuple(p[:4]) == NEUTRAL:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         return _pixels.jitter(pixels, p, out)
 
     def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:

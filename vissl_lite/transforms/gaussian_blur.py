@@ -8,14 +8,12 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_probability, check_range
 
 
 @TRANSFORMS.register("gaussian_blur")
-class GaussianBlur(Transform):
+class GaussianBlur(_pixels.PixelTransform):
     """Gaussian blur of random width with probability p.
 
     The kernel is Pillow's, three box blurs with the variance of the Gaussian, as in the code of
@@ -41,13 +39,9 @@ class GaussianBlur(Transform):
     def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(p[0])) if p[0] else image
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if not p[0]:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         return _pixels.blur(pixels, p[0], out)
 
     def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_at_least, check_probability
 
@@ -17,7 +15,7 @@ ALL = 8  # bits of a value
 
 
 @TRANSFORMS.register("posterize")
-class Posterize(Transform):
+class Posterize(_pixels.PixelTransform):
     """Keeps the highest bits of every value and clears the others, with probability p.
 
         x -> floor(x / 2^(8 - bits)) 2^(8 - bits)
@@ -30,6 +28,7 @@ class Posterize(Transform):
     """
 
     draws = 1
+    neutral = (ALL,)
 
     def __init__(self, p: float = 0.5, bits: int = 4):
         check_probability(p, "posterize.p")
@@ -43,13 +42,9 @@ class Posterize(Transform):
     def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         return image if p[0] == ALL else ImageOps.posterize(image, int(p[0]))
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if p[0] == ALL:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         step = 2 ** (ALL - int(p[0]))
         return _pixels.look_up(pixels, _pixels.VALUES // step * step, out)
 

@@ -8,14 +8,12 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_probability
 
 
 @TRANSFORMS.register("random_grayscale")
-class RandomGrayscale(Transform):
+class RandomGrayscale(_pixels.PixelTransform):
     """Replaces the colours by their luma (ITU-R 601) with probability p; the image stays RGB.
 
     Args:
@@ -35,13 +33,9 @@ class RandomGrayscale(Transform):
     def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         return image.convert("L").convert("RGB") if p[0] else image
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if not p[0]:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         return _pixels.grayscale(pixels, out)
 
     def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:

@@ -8,14 +8,12 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_probability
 
 
 @TRANSFORMS.register("random_horizontal_flip")
-class RandomHorizontalFlip(Transform):
+class RandomHorizontalFlip(_pixels.PixelTransform):
     """Swaps left and right with probability p.
 
     Args:
@@ -35,13 +33,9 @@ class RandomHorizontalFlip(Transform):
     def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if p[0] else image
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if not p[0]:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         return _pixels.flip(pixels, out)
 
     def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:

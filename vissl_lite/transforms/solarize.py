@@ -8,8 +8,6 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data import colours
-from vissl_lite.data.opencv import opencv
-from vissl_lite.data.transform import Transform, placed
 from vissl_lite.transforms import _pixels
 from vissl_lite.transforms._common import check_at_least, check_probability
 
@@ -17,7 +15,7 @@ NEVER = 256  # a threshold that no value reaches
 
 
 @TRANSFORMS.register("solarize")
-class Solarize(Transform):
+class Solarize(_pixels.PixelTransform):
     """Inverts all values from a threshold upward, with probability p.
 
         x -> x if x < threshold else 255 - x
@@ -28,6 +26,7 @@ class Solarize(Transform):
     """
 
     draws = 1
+    neutral = (NEVER,)
 
     def __init__(self, p: float = 0.2, threshold: int = 128):
         check_probability(p, "solarize.p")
@@ -41,13 +40,9 @@ class Solarize(Transform):
     def on_image(self, image: Image.Image, p: Sequence[float]) -> Image.Image:
         return image if p[0] == NEVER else ImageOps.solarize(image, int(p[0]))
 
-    def on_array(
-        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
+    def by_opencv(
+        self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None
     ) -> np.ndarray:
-        if p[0] == NEVER:
-            return placed(pixels, out)
-        if not opencv():
-            return super().on_array(pixels, p, out)
         x = _pixels.VALUES
         return _pixels.look_up(pixels, np.where(x < p[0], x, 255 - x), out)
 
