@@ -23,6 +23,7 @@ what fits                vissl-lite plan config=... world_size=512 gpu=h100-80gb
 where time goes          vissl-lite bench step config=...
 what images cost         vissl-lite bench data config=...
 pack a data set          vissl-lite shards build FOLDER --out DIR --short-side 400
+hashtags to classes      vissl-lite hashtags build captions.parquet --out DIR
 weights for others       vissl-lite export runs/NAME/DATE --to torchvision
 features of images       vissl-lite extract MODEL SOURCE --out FOLDER
 images like this one     vissl-lite nearest FEATURES IMAGE

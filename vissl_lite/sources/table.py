@@ -12,6 +12,13 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.progress import counter
 from vissl_lite.sources._classes import TargetWriter, read_names, split_tags
 from vissl_lite.sources._columns import Ragged, bytes_writer
+from vissl_lite.sources._hashtags import (
+    CLASSES,
+    check_together,
+    class_rows,
+    is_classes,
+    stamp_of,
+)
 from vissl_lite.sources._index import prepared, stamp
 from vissl_lite.sources._rows import read_rows
 from vissl_lite.sources._source import IndexedSource, existing, existing_file
@@ -28,6 +35,9 @@ class Table(IndexedSource):
     A label is a whole number, the class id itself, or a name; tags are names, without '#' and in
     lower case. Ids of names are their places in sorted order, or their lines in `vocabulary`.
 
+    The images.parquet of `vissl-lite hashtags build` needs `tags: classes` and no more: the class
+    names come from the classes.tsv beside it, which must be the one that it was made with.
+
     Args:
         path: a file, or a pattern such as "/data/part-*.parquet", whose files follow one another
             in the order of their names.
@@ -36,14 +46,15 @@ class Table(IndexedSource):
         tags: column with a list of tags, or a string of them.
         separator: stands between the tags in a string; one space stands for any white space.
         vocabulary: text file of class names, one per line, so that several tables share their
-            ids. Tags that it lacks are left out; a label that it lacks is an error.
+            ids. Tags that it lacks are left out; a label that it lacks is an error. Or a
+            classes.tsv of `hashtags build`: then the tags are its class ids.
         root: folder that relative paths start from; default: the folder of each table.
         index: folder for the index, instead of one in the cache.
         refresh: read the tables again.
 
     Raises:
         ConfigError: a missing or broken file or column, label and tags at once, a row without
-            a label, paths and bytes mixed.
+            a label, paths and bytes mixed, class ids of another classes.tsv.
     """
 
     def __init__(
@@ -63,6 +74,8 @@ class Table(IndexedSource):
         self.path = path
         files = _files(path)
         words = existing_file(vocabulary, "table.vocabulary") if vocabulary else None
+        if tags and words is None and (beside := files[0].with_name(CLASSES)).is_file():
+            words = beside if stamp_of(files[0]) else None
         base = existing(root, "table.root") if root else None
         identity = {
             "path": str(Path(path).expanduser().absolute()),
@@ -113,7 +126,11 @@ def _build(
     folder: Path,
 ) -> dict[str, Any]:
     """Writes columns `images` (paths or bytes) and `labels` or `tags`."""
-    names = read_names(words, "table.vocabulary") if words else None
+    ids = bool(words and is_classes(words))  # the tags are class ids already
+    if target == "tags":
+        for file in files:
+            check_together(file, words if ids else None)
+    names = _names(words, ids) if words else None
     images, targets = bytes_writer(folder, "images"), TargetWriter(folder, target, names, "table")
     kinds: set[str] = set()
     with counter(f"indexing {len(files)} tables") as progress:
@@ -127,7 +144,8 @@ def _build(
                 )
             images.add(content)
             if target == "tags":
-                targets.add(split_tags(value[0], separator), where)
+                tags = split_tags(value[0], separator)
+                targets.add(_named(tags, names, where) if ids and names else tags, where)
             elif target:
                 targets.add(None if value[0] is None else str(value[0]).strip(), where)
             progress.add()
@@ -139,8 +157,24 @@ def _build(
 
 def _rows(files: list[Path], columns: list[str]) -> Iterator[tuple[str, Path, tuple]]:
     for file in files:
+        stamp = stamp_of(file)
+        base = Path(stamp["root"]) if stamp else file.parent
         for number, row in enumerate(read_rows(file, columns)):
-            yield f"row {number} of {file}", file.parent, row
+            yield f"row {number} of {file}", base, row
+
+
+def _names(words: Path, ids: bool) -> list[str]:
+    return [row[1] for row in class_rows(words)] if ids else read_names(words, "table.vocabulary")
+
+
+def _named(tags: list[str], names: list[str], where: str) -> list[str]:
+    """The names of class ids."""
+    if not all(tag.isdecimal() and int(tag) < len(names) for tag in tags):
+        raise ConfigError(
+            f"table: {where} has the tags {', '.join(tags)}; with a {CLASSES} as vocabulary they"
+            f" must be class ids below {len(names)}"
+        )
+    return [names[int(tag)] for tag in tags]
 
 
 def _content(image: Any, base: Path) -> tuple[str, bytes]:

@@ -1,0 +1,182 @@
+"""Hashtags out of millions of captions: `hashtags build` against a plain Python loop.
+
+    python benchmarks/hashtags_build.py [--captions 10_000_000]
+
+Writes captions of about 100 bytes with three tags each, drawn from 200,000 tags in six scripts by
+Zipf's law, as Parquet (10 million are 1 GB of text). Then, each in a process of its own:
+
+    loop     the rules on one caption after the other: `counter.update(tags_in(caption))`
+    count    the first pass of build in one process, with the same counts as the loop
+    build    the whole command, two passes, images.parquet written, on 1 process and on all cores
+
+Memory is the peak of the sum over all processes, PSS of /proc/PID/smaps_rollup (shared pages are
+divided among those who share them), for N captions and for N / 10.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vissl_lite.hashtags.build import Rules, build
+from vissl_lite.hashtags.lexicon import Lexicon
+from vissl_lite.hashtags.passes import Count
+from vissl_lite.hashtags.read import Captions, Columns
+from vissl_lite.hashtags.tags import tags_in
+
+TAGS, PER_CAPTION, GROUP = 200_000, 3, 1 << 17
+SCRIPTS = ("{}", "{}", "{}", "Müller{}", "東京{}", "привет{}", "हिन्दी{}", "🐻{}")
+TEXT = "a photo of this day at the sea where nobody was but the birds "
+COLUMNS = Columns("image", "caption", None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--captions", type=int, default=10_000_000)
+    parser.add_argument("--job", choices=tuple(JOBS), help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(timed(JOBS[options.job], options.file)))
+        return
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        for count in (options.captions // 10, options.captions):
+            compare(Path(folder).absolute() / f"{count}.parquet", count)
+
+
+def compare(file: Path, count: int) -> None:
+    size = write_captions(file, count)
+    print(f"\n{count:,} captions, {size / 1e6:,.0f} MB of text, load {os.getloadavg()[0]:.1f}")
+    results = {job: in_new_process(job, file) for job in JOBS}
+    assert results["loop"]["digest"] == results["count"]["digest"], "other counts than the loop"
+    for job, found in results.items():
+        wall, cpu = (f"{count / found[key]:11,.0f}" for key in ("seconds", "cpu"))
+        times = f"{results['loop']['cpu'] / found['cpu']:5.1f}x"
+        per_core = f"per CPU second {cpu} = {times}" if "all" not in job else " " * 33
+        print(f"{job:12} {wall} captions/s, {per_core}, peak {found['peak'] / 1e6:6,.0f} MB")
+
+
+def write_captions(file: Path, count: int) -> int:
+    rng = np.random.default_rng(0)
+    weight_V = 1 / np.arange(1, TAGS + 1)
+    cumulative_V = np.cumsum(weight_V / weight_V.sum())
+    names = [SCRIPTS[i % len(SCRIPTS)].format(f"tag{i}") for i in range(TAGS)]
+    schema, size = pa.schema([("image", pa.string()), ("caption", pa.string())]), 0
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, count, GROUP):
+            rows = min(GROUP, count - start)
+            drawn = np.searchsorted(cumulative_V, rng.random((rows, PER_CAPTION))).tolist()
+            captions = [TEXT + " ".join(f"#{names[tag]}" for tag in row) for row in drawn]
+            images = [f"train/{start + i:09d}.jpg" for i in range(rows)]
+            size += sum(len(caption.encode()) for caption in captions)
+            writer.write_table(pa.table([images, captions], schema=schema))
+    return size
+
+
+# ---------------------------------------------------------------- the jobs
+
+
+def loop(file: Path) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    for batch in pq.ParquetFile(file).iter_batches(GROUP, columns=["caption"]):
+        for caption in batch["caption"].to_pylist():
+            counts.update(tags_in(caption))
+    return {"digest": digest(counts)}
+
+
+def count(file: Path) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    work = Count(Lexicon())
+    for _, texts in Captions([file], COLUMNS):
+        found = work(texts)
+        for tag, images in zip(found.tags, found.counts):
+            counts[tag] += images
+    return {"digest": digest(counts)}
+
+
+def digest(counts: Counter[str]) -> str:
+    return hashlib.sha256(repr(sorted(counts.items())).encode()).hexdigest()
+
+
+def build_on(processes: int, file: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        build(Captions([file], COLUMNS), Rules(), Path(folder) / "out", processes)
+    return {}
+
+
+JOBS = {
+    "loop": loop,
+    "count": count,
+    "build on 1": lambda file: build_on(1, file),
+    "build on all": lambda file: build_on(len(os.sched_getaffinity(0)), file),
+}
+
+
+# ---------------------------------------------------------------- time and memory
+
+
+def timed(job: Callable[[Path], dict[str, Any]], file: Path) -> dict[str, Any]:
+    """The job's wall seconds, and CPU seconds without those of its children."""
+    started, cpu = time.perf_counter(), time.process_time()
+    found = job(file)
+    return {
+        **found,
+        "seconds": time.perf_counter() - started,
+        "cpu": time.process_time() - cpu,
+    }
+
+
+def in_new_process(job: str, file: Path) -> dict[str, Any]:
+    """What the job prints, and the peak of its memory in bytes."""
+    command = [sys.executable, __file__, "--job", job, "--file", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    peak, stop = [0], threading.Event()
+    watcher = threading.Thread(target=watch, args=(process.pid, peak, stop))
+    watcher.start()
+    out, _ = process.communicate()
+    stop.set()
+    watcher.join()
+    assert process.returncode == 0, f"{job} failed"
+    return {**json.loads(out), "peak": peak[0]}
+
+
+def watch(root: int, peak: list[int], stop: threading.Event) -> None:
+    while not stop.wait(0.1):
+        peak[0] = max(peak[0], sum(map(pss, family(root))))
+
+
+def family(root: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [root]
+    for pid in found:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:  # it has just ended
+                continue
+    return found
+
+
+def pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+if __name__ == "__main__":
+    main()

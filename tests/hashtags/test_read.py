@@ -1,0 +1,141 @@
+"""Captions from every kind of file give the same; what is broken is counted or named."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import feather
+
+from vissl_lite import ConfigError
+from vissl_lite.hashtags.read import Captions, Columns
+
+ROWS = [
+    {"id": 1, "image": "a.jpg", "caption": 'one "#sun", two\nlines', "tags": ["sun", "sea"]},
+    {"id": 2, "image": "b.jpg", "caption": "", "tags": []},
+    {"id": 3, "image": "c.jpg", "caption": "東京 #東京", "tags": ["東京"]},
+]
+BOTH = Columns("image", "caption", "tags")
+
+
+def write(path, rows=ROWS):
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=2)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, path)
+    elif path.suffix == ".arrow":
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n" + "\n\n".join(map(json.dumps, rows)))
+    else:
+        tab = "\t" if path.suffix == ".tsv" else ","
+        lines = [tab.join(rows[0])]
+        for row in rows:
+            caption = '"' + row["caption"].replace('"', '""') + '"'
+            cells = [str(row["id"]), row["image"], caption, '"' + "; ".join(row["tags"]) + '"']
+            lines.append(tab.join(cells))
+        path.write_text("\n".join(lines))
+    return path
+
+
+def read(*files, columns=BOTH, root=None):
+    captions = Captions(list(files), columns, root)
+    images, texts, tags = [], [], []
+    for names, found in captions:
+        images += names.to_pylist()
+        texts += [] if found.captions is None else found.captions.to_pylist()
+        tags += [] if found.tags is None else found.tags.to_pylist()
+    return captions, images, [None if t is None else t.decode() for t in texts], tags
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "arrow", "feather"])
+def test_every_format(tmp_path, suffix):
+    captions, images, texts, tags = read(write(tmp_path / f"t.{suffix}"))
+    assert (images, texts) == ([r["image"] for r in ROWS], [r["caption"] for r in ROWS])
+    tags = [[tag.decode() for tag in row if tag] for row in tags]
+    assert tags == [row["tags"] for row in ROWS]
+    assert +captions.skipped == {}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_only_the_columns_that_are_named(tmp_path, suffix):
+    file = write(tmp_path / f"t.{suffix}")
+    _, images, texts, tags = read(file, columns=Columns("id", None, "tags"))
+    assert (images, texts, len(tags)) == (["1", "2", "3"], [], 3)
+
+
+def test_categories_are_text(tmp_path):
+    table = pa.table({"image": ["a", "b"], "caption": pa.array(["#x"] * 2).dictionary_encode()})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", columns=Columns("image", "caption", None))[2] == ["#x"] * 2
+
+
+def test_images_under_the_common_root(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    rows = [{**ROWS[0], "image": image} for image in ("x.jpg", "/abs/y.jpg", "s3://z/w.jpg")]
+    files = [write(tmp_path / name / "t.parquet", rows) for name in ("a", "b")]
+    captions, images, *_ = read(*files)
+    assert captions.common_root() == tmp_path
+    assert images[::3] == ["a/x.jpg", "b/x.jpg"]
+    assert images[1:3] == ["/abs/y.jpg", "s3://z/w.jpg"]
+    captions, images, *_ = read(*files, root=tmp_path / "c")
+    assert (captions.common_root(), images[0]) == (tmp_path / "c", "x.jpg")
+
+
+def test_rows_that_are_skipped(tmp_path):
+    (tmp_path / "t.csv").write_bytes(
+        b"image,caption\na.jpg,#a\n,#b\nc.jpg,#c,more\n\xff.jpg,#d\ne.jpg,caf\xe9\n"
+    )
+    captions = Captions([tmp_path / "t.csv"], Columns("image", "caption", None))
+    for _ in range(2):  # a second pass counts anew
+        ((images, texts),) = captions
+        assert images.to_pylist() == ["a.jpg", "e.jpg"]
+        assert texts.captions.to_pylist() == [b"#a", b"caf\xe9"]
+        assert captions.skipped == {"without image": 2, "malformed": 1}
+    pq.write_table(
+        pa.table({"image": ["a", None, ""], "caption": [None, "", ""]}), tmp_path / "p.parquet"
+    )
+    captions, images, texts, _ = read(tmp_path / "p.parquet", columns=captions.columns)
+    assert (images, texts, captions.skipped) == (["a"], [None], {"without image": 2})
+
+
+MISTAKES = {
+    "t.txt": (b"", r"none of .csv, .tsv, .jsonl"),
+    "t.csv": (
+        b"image,captoin,tags\n",
+        r"no column 'caption'; did you mean 'captoin'\? .*there are: ",
+    ),
+    "t.parquet": (b"PAR1 and no more", r"t.parquet cannot be read"),
+    "t.arrow": (b"\x89PNG", r"t.arrow cannot be read"),
+    "t.jsonl": (
+        b'{"image": "a", "caption": "b", "tags": []}\n\n{"image": \n',
+        r"line 3 is no JSON",
+    ),
+    "u.jsonl": (b"[1]\n", r"does not begin with a JSON object"),
+    "v.jsonl": (b'{"image": "a", "tags": "b"}\n', r"no column 'caption'"),
+    "w.jsonl": (b'{"image": "a", "caption": ["b"], "tags": []}', r"'caption' of .* holds list<"),
+    "x.jsonl": (b'{"image": "a", "caption": {"b": 1}, "tags": []}', r"x.jsonl, line 1 or after"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(tmp_path, name):
+    content, message = MISTAKES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("column", ["image", "caption", "tags"])
+def test_columns_of_another_type(tmp_path, column):
+    table = pa.table({"image": ["a"], "caption": ["b"], "tags": [["c"]], "other": [[1.5]]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    names = {"image": "image", "caption": "caption", "tags": "tags", column: "other"}
+    wanted = r"'other' of .*t.parquet holds list<.*needs text" + (
+        " or lists" if column == "tags" else "; name a column of lists with --tags-column"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        read(tmp_path / "t.parquet", columns=Columns(**names))

@@ -1,0 +1,1 @@
+"""Hashtags: from captions to a vocabulary of classes (docs/hashtags.md)."""
