@@ -119,10 +119,12 @@ def test_the_image_is_not_changed(image):
     np.testing.assert_array_equal(square, before[:, :150])
 
 
-def test_wrong_size_says_what_to_add(image):
-    views = Views.build([{"size": 48, "transforms": ["resize"]}])
+@pytest.mark.parametrize("then", [[], ["random_affine"], ["random_horizontal_flip"]])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_wrong_size_says_what_to_add(image, then, on_device):
+    views = Views.build([{"size": 48, "transforms": ["resize", *then]}])
     with pytest.raises(ConfigError, match=r"^data.views\[0\]: .* 72x54 pixels instead of 48x48"):
-        made(views, image, np.arange(1), False)
+        made(views, image, np.arange(1), on_device)
 
 
 def test_large_photographs_are_decoded_small_only_if_no_crop_loses(tmp_path):

@@ -169,6 +169,8 @@ class FastViews:
             else:
                 u_1D = work.draws.uniforms(g, t)[v, b : b + 1]
                 p = transform.parameters(u_1D, pixels.shape[1], pixels.shape[0])[0].tolist()
+            if in_place and transform.shape == "kept":
+                self.views.check_size(g, pixels)
             pixels = transform.on_array(pixels, p, out_SSC if in_place else None)
         if pixels is not out_SSC:
             out_SSC[...] = self.views.check_size(g, pixels)
