@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from vissl_lite import SOURCES
 from vissl_lite.data.loader import choose_workers
@@ -18,11 +15,10 @@ from vissl_lite.extract.extract import Settings, extract
 from vissl_lite.extract.nearest import features_of, nearest, row_of
 from vissl_lite.extract.stored import open_features
 from vissl_lite.extract.subject import Subject
-from vissl_lite.parallel import launch
 from vissl_lite.parallel.collectives import rank
-from vissl_lite.parallel.launch import Launch
+from vissl_lite.parallel.command import PATIENCE_S, start, without_launch
+from vissl_lite.parallel.launch import die_with_parent, processes_to_start
 from vissl_lite.parallel.process import adopt_launcher, choose_device, join_group
-from vissl_lite.schema import conform
 from vissl_lite.shards.stopped import BuildStopped
 from vissl_lite.words import SOURCE_IS, Parser, identity, source_config, whole
 
@@ -54,8 +50,6 @@ the place of an image in the source, counted from 0; it is not shown itself.
 -k N              how many; default 10
 --layer NAME      default: the first
 """
-PROCESSES = "launch.processes="
-PATIENCE_S = 7 * 86400.0  # the processes meet at the end only; whoever starts them sees one die
 
 
 def main(words: Sequence[str]) -> int:
@@ -68,25 +62,18 @@ def main(words: Sequence[str]) -> int:
         print(USAGE)
         return 0
     adopt_launcher()
-    options = _parsed([word for word in words if not word.startswith(PROCESSES)])
-    processes = launch.processes_to_start(_launch(words), options.device)
+    own, how = without_launch(words)
+    options = _parsed(own)
+    processes = processes_to_start(how, options.device)
     if processes > 1:
-        return _start(words, processes)
-    launch.die_with_parent()
+        return start(["extract", *own], processes)
+    die_with_parent()
     try:
         _extract(options)
     except BuildStopped as error:
         print(f"extract: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _start(words: Sequence[str], processes: int) -> int:
-    """The same command in processes of this machine."""
-    own = [word for word in words if not word.startswith(PROCESSES)]
-    with tempfile.TemporaryDirectory(prefix="vissl_lite-") as logs:
-        command = [sys.executable, "-m", "vissl_lite", "extract", *own]
-        return launch.run_processes(command, processes, Path(logs))
 
 
 def _extract(options: argparse.Namespace) -> None:
@@ -159,14 +146,6 @@ def _check_layer(layer: str, known: dict[str, int]) -> None:
 
 
 # ---------------------------------------------------------------- words
-
-
-def _launch(words: Sequence[str]) -> Launch:
-    given = [yaml.safe_load(w.removeprefix(PROCESSES)) for w in words if w.startswith(PROCESSES)]
-    how, problems = conform({"processes": given[-1]} if given else {}, Launch, "launch")
-    if problems:
-        raise ConfigError(*problems)
-    return how
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:

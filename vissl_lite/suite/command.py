@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from vissl_lite.errors import ConfigError
 from vissl_lite.loggers._format import printable
-from vissl_lite.parallel import launch
 from vissl_lite.parallel.collectives import on_rank_zero, rank
-from vissl_lite.parallel.launch import Launch
+from vissl_lite.parallel.command import PATIENCE_S, start, without_launch
+from vissl_lite.parallel.launch import die_with_parent, processes_to_start
 from vissl_lite.parallel.process import adopt_launcher, join_group
-from vissl_lite.schema import conform
 from vissl_lite.suite.html import write_html
 from vissl_lite.suite.live import has_ended
 from vissl_lite.suite.results import Result, Store
@@ -53,8 +49,6 @@ launch.processes=N starts N processes on this machine; without it one per GPU, e
 --all                shows every metric instead of the main one of each evaluation
 """
 POLL_S = 10.0  # between two looks at a run in progress
-PROCESSES = "launch.processes="
-PATIENCE_S = 7 * 86400.0  # the others wait for rank 0; whoever starts them sees one die
 
 
 def main(words: Sequence[str]) -> int:
@@ -67,12 +61,12 @@ def main(words: Sequence[str]) -> int:
         print(USAGE)
         return 0
     adopt_launcher()
-    own = [word for word in words if not word.startswith(PROCESSES)]
+    own, how = without_launch(words)
     options, settings = _parsed(own)
-    processes = launch.processes_to_start(_launch(words), _device(settings))
+    processes = processes_to_start(how, _device(settings))
     if processes > 1:
-        return _start(own, processes)
-    launch.die_with_parent()
+        return start(["benchmark_suite", *own], processes)
+    die_with_parent()
     join_group(PATIENCE_S)
     suite = Suite(options, settings)
     suite.run()
@@ -195,21 +189,6 @@ def _parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _device(settings: Sequence[str]) -> str:
     given = [word.partition("=")[2] for word in settings if word.startswith("device=")]
     return given[-1] if given else "auto"
-
-
-def _launch(words: Sequence[str]) -> Launch:
-    given = [yaml.safe_load(w.removeprefix(PROCESSES)) for w in words if w.startswith(PROCESSES)]
-    how, problems = conform({"processes": given[-1]} if given else {}, Launch, "launch")
-    if problems:
-        raise ConfigError(*problems)
-    return how
-
-
-def _start(words: Sequence[str], processes: int) -> int:
-    """The same command in processes of this machine."""
-    with tempfile.TemporaryDirectory(prefix="vissl_lite-") as logs:
-        command = [sys.executable, "-m", "vissl_lite", "benchmark_suite", *words]
-        return launch.run_processes(command, processes, Path(logs))
 
 
 def _path(text: str) -> Path:
