@@ -27,6 +27,8 @@ hashtags to classes      vissl-lite hashtags build captions.parquet --out DIR
 weights for others       vissl-lite export runs/NAME/DATE --to torchvision
 features of images       vissl-lite extract MODEL SOURCE --out FOLDER
 images like this one     vissl-lite nearest FEATURES IMAGE
+a run as a page          vissl-lite report RUN
+a recipe before it runs  vissl-lite show config=RECIPE
 on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
 TAB completion           eval "$(vissl-lite -sc install=bash)"
 Hydra's own options      vissl-lite --hydra-help

@@ -13,6 +13,7 @@ from torch import nn
 from training import records, small, trained
 
 from vissl_lite import HOOKS, TRUNKS, ConfigError
+from vissl_lite.config import IMAGENET_MEAN, Data, Labelled
 from vissl_lite.engine.checkpoint import Checkpointer, load
 from vissl_lite.engine.meters import Meters
 from vissl_lite.engine.trainer import Trainer
@@ -39,7 +40,11 @@ class FakeTrainer(SimpleNamespace):
             model=model,
             device=torch.device("cpu"),
             config=SimpleNamespace(
-                recipe="test", trunk={"name": "resnet", "depth": 18}, evaluations={"knn": {}}
+                recipe="test",
+                trunk={"name": "resnet", "depth": 18},
+                evaluations={"knn": {}},
+                data=Data(None),
+                labelled=Labelled(),
             ),
         )
         self.journal = SimpleNamespace(note=lambda text, level: self.notes.append(text))
@@ -209,6 +214,7 @@ def test_the_end_is_saved_with_weights_that_the_trunk_takes(tmp_path):
     trunk = json.loads(card["trunk"])
     assert trunk["depth"] == 18
     assert trunk["stem"] == "imagenet"  # defaults are in it, they may change
+    assert (tuple(json.loads(card["mean"])), card["size"]) == (IMAGENET_MEAN, "224")
     assert not list(tmp_path.glob("*.tmp"))
 
 
