@@ -74,3 +74,17 @@ def test_defaults_of_a_nested_dataclass():
         "inner: unknown key 'nmaes' for 'inner'; did you mean 'names'? accepted: size, names=['a']"
     ]
     assert conform({"size": 3}, Inner, "inner")[0] == Inner(3)
+
+
+def test_a_section_that_a_config_lacks_gets_its_defaults():
+    """Configs of runs that began before the section existed."""
+
+    @dataclass
+    class New:
+        size: int = 3
+
+    @dataclass
+    class Root:
+        new: New = field(default_factory=New)
+
+    assert conform({}, Root, "root") == (Root(New(3)), [])

@@ -137,6 +137,8 @@ def conform(value: Any, hint: Any, where: str) -> tuple[Any, list[str]]:
 
 
 def _conform_dataclass(value: Any, cls: type, where: str) -> tuple[Any, list[str]]:
+    if isinstance(value, cls):  # the default, of a section that the config lacks
+        return value, []
     if not isinstance(value, Mapping):
         return value, [f"{where}: {value!r} is not a mapping"]
     full, problems = conform_mapping(value, parameters_of(cls), where, owner=f"{where!r}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from vissl_lite.config import Config, check, root_node
+from vissl_lite.config import Config, check
 from vissl_lite.engine.checkpoint import Checkpointer
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.plugins import recipe_files
@@ -61,7 +61,7 @@ class Run:
         Raises:
             ConfigError: this version of the library, or its plugins, do not know it any more.
         """
-        return check(_filled(self.tree, root_node()))
+        return check(self.tree)
 
     @property
     def name(self) -> str:
@@ -159,17 +159,6 @@ def told_apart(runs: Sequence[Run]) -> Sequence[Run]:
         for run in runs:
             run.depth += 1
     return runs
-
-
-def _filled(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The tree with what it lacks; sections are filled by themselves."""
-    filled = dict(tree)
-    for key, default in defaults.items():
-        if key not in tree:
-            filled[key] = default
-        elif isinstance(default, dict) and isinstance(tree[key], dict):
-            filled[key] = _filled(tree[key], default)
-    return filled
 
 
 def card(recipe: str) -> str:
