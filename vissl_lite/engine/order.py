@@ -22,6 +22,7 @@ from vissl_lite.data.sampler import Order
 from vissl_lite.errors import ConfigError
 from vissl_lite.sources._columns import Column, ColumnWriter
 from vissl_lite.sources._index import prepared
+from vissl_lite.sources._source import ask
 
 HASHED = 1 << 26  # bytes
 
@@ -54,10 +55,10 @@ def classes_of(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ConfigError: the source has neither, or cannot tell without opening its images.
     """
-    tags = source.all_tags() if hasattr(source, "all_tags") else None
+    tags = ask(source, "all_tags")
     if tags is not None:
         return tags
-    labels = source.all_labels() if hasattr(source, "all_labels") else None
+    labels = ask(source, "all_labels")
     if labels is None:
         raise ConfigError(
             f"data.sampler.balance: source {name!r} has no tags or labels that are known before its"

@@ -92,6 +92,11 @@ class IndexedSource(Source):
         )
 
 
+def ask(source: Any, method: str) -> Any:
+    """The answer of a method that a source of a third party need not have, else None."""
+    return getattr(source, method)() if hasattr(source, method) else None
+
+
 def shown(name: str) -> str:
     """`name` with what a terminal cannot or should not print written as escapes."""
     return name if name.isprintable() else ascii(name)[1:-1]

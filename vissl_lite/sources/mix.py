@@ -10,7 +10,7 @@ import numpy as np
 from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample
 from vissl_lite.errors import ConfigError
-from vissl_lite.sources._source import Source
+from vissl_lite.sources._source import Source, ask
 
 
 @SOURCES.register("mix")
@@ -75,14 +75,14 @@ class Mix(Source):
 
     def all_labels(self) -> np.ndarray | None:
         """None unless every source knows its labels without opening images."""
-        labels = [_ask(source, "all_labels") for source in self.sources]
+        labels = [ask(source, "all_labels") for source in self.sources]
         if any(part is None for part in labels):
             return None
         return np.concatenate([_mapped(new, part) for new, part in zip(self._maps, labels)])
 
     def all_tags(self) -> tuple[np.ndarray, np.ndarray] | None:
         """None unless every source has tags."""
-        tags = [_ask(source, "all_tags") for source in self.sources]
+        tags = [ask(source, "all_tags") for source in self.sources]
         if any(part is None for part in tags):
             return None
         values = [_mapped(new, values) for new, (values, _) in zip(self._maps, tags)]
@@ -91,11 +91,6 @@ class Mix(Source):
 
     def described(self) -> str:
         return f"{self.sources}, "
-
-
-def _ask(source: Any, method: str) -> Any:
-    """The answer of a method that a source of a third party need not have, else None."""
-    return getattr(source, method)() if hasattr(source, method) else None
 
 
 def _check_weights(weights: list[float] | None, count: int) -> None:

@@ -13,7 +13,7 @@ from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.random import generator
 from vissl_lite.errors import ConfigError
 from vissl_lite.progress import counter
-from vissl_lite.sources._source import Source, existing_file
+from vissl_lite.sources._source import Source, ask, existing_file
 
 STREAM = 16  # of `generator`
 UNLABELLED = -1
@@ -72,15 +72,15 @@ class Subset(Source):
         return self.source[int(self.index_n[index])]
 
     def images(self) -> np.ndarray | None:
-        held = _ask(self.source, "images")
+        held = ask(self.source, "images")
         return None if held is None else held[self.index_n]
 
     def all_labels(self) -> np.ndarray | None:
-        labels = _ask(self.source, "all_labels")
+        labels = ask(self.source, "all_labels")
         return None if labels is None else labels[self.index_n]
 
     def all_tags(self) -> tuple[np.ndarray, np.ndarray] | None:
-        tags = _ask(self.source, "all_tags")
+        tags = ask(self.source, "all_tags")
         if tags is None:
             return None
         values, offsets = tags
@@ -122,7 +122,7 @@ def labels_of(source: Any) -> np.ndarray:
     Raises:
         ConfigError: the source has no labels.
     """
-    labels = _ask(source, "all_labels")
+    labels = ask(source, "all_labels")
     if labels is None and source.num_classes is not None:
         with counter("reading labels", len(source)) as progress:
             labels = np.empty(len(source), np.int64)
@@ -173,11 +173,6 @@ def _counts(share: float | None, per_class: int | None) -> Callable[[np.ndarray]
     if share is None:
         return lambda size_C: np.full_like(size_C, per_class)
     return lambda size_C: np.maximum(np.rint(share * size_C), 1)
-
-
-def _ask(source: Any, method: str) -> Any:
-    """The answer of a method that a source of a third party need not have, else None."""
-    return getattr(source, method)() if hasattr(source, method) else None
 
 
 def _check(share: float | None, per_class: int | None, path: str | None, rest: bool) -> None:

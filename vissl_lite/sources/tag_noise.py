@@ -8,7 +8,7 @@ from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.random import generator
 from vissl_lite.errors import ConfigError
-from vissl_lite.sources._source import Source
+from vissl_lite.sources._source import Source, ask
 
 STREAM = 18  # of `generator`
 
@@ -35,7 +35,7 @@ class TagNoise(Source):
         if not 0 <= share <= 1:
             raise ConfigError(f"tag_noise.share: {share:g} is no probability; give 0 to 1")
         self.source, self.share, self.seed = SOURCES.build(source, "tag_noise.source"), share, seed
-        tags = self.source.all_tags() if hasattr(self.source, "all_tags") else None
+        tags = ask(self.source, "all_tags")
         if tags is None:
             raise ConfigError(f"tag_noise.source: {self.source!r} does not tell its tags at once")
         self.num_classes, self.classes = self.source.num_classes, self.source.classes
@@ -51,7 +51,7 @@ class TagNoise(Source):
         return sample
 
     def images(self) -> np.ndarray | None:
-        return self.source.images() if hasattr(self.source, "images") else None
+        return ask(self.source, "images")
 
     def all_tags(self) -> tuple[np.ndarray, np.ndarray]:
         values, offsets = self.source.all_tags()

@@ -9,7 +9,7 @@ from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.errors import ConfigError
-from vissl_lite.sources._source import Source, existing_file
+from vissl_lite.sources._source import Source, ask, existing_file
 
 HEADER = "index\tname"
 COMPARED = 100  # names: enough to notice another source, and quick from an archive
@@ -52,15 +52,15 @@ class Without(Source):
         return index + int(np.searchsorted(self._kept_before_L, index, side="right"))
 
     def images(self) -> np.ndarray | None:
-        held = _ask(self.source, "images")
+        held = ask(self.source, "images")
         return None if held is None else np.delete(held, self.index_L, axis=0)
 
     def all_labels(self) -> np.ndarray | None:
-        labels = _ask(self.source, "all_labels")
+        labels = ask(self.source, "all_labels")
         return None if labels is None else np.delete(labels, self.index_L)
 
     def all_tags(self) -> tuple[np.ndarray, np.ndarray] | None:
-        tags = _ask(self.source, "all_tags")
+        tags = ask(self.source, "all_tags")
         if tags is None:
             return None
         values, offsets = tags
@@ -120,8 +120,3 @@ def _name(source: Any, index: int) -> str:
         return source[index].name
     except BrokenImage as broken:
         return broken.name
-
-
-def _ask(source: Any, method: str) -> Any:
-    """The answer of a method that a source of a third party need not have, else None."""
-    return getattr(source, method)() if hasattr(source, method) else None
