@@ -45,8 +45,26 @@ GIVEN = {  # what an entry cannot do without
     ("schedule", "multistep"): {"milestones": ["5 epochs"]},
     ("schedule", "composite"): {"schedules": ["constant", "cosine"], "lengths": [0.1, "rest"]},
     ("schedule", "warmup"): {"length": 0.1, "then": "cosine"},
+    ("evaluation", "detection"): {
+        **{f"images_{split}": "{tmp}/images" for split in ("train", "test")},
+        **{f"annotations_{split}": "{tmp}/coco.json" for split in ("train", "test")},
+    },
+    ("evaluation", "segmentation"): {
+        **{f"images_{split}": "{tmp}/images" for split in ("train", "test")},
+        **{f"labels_{split}": "{tmp}/images" for split in ("train", "test")},
+        "classes": 2,
+    },
 }
-OPTIONAL = {("logger", "wandb"): "wandb", ("trunk", "timm"): "timm"}  # need another package
+OPTIONAL = {  # need another package
+    ("logger", "wandb"): "wandb",
+    ("trunk", "timm"): "timm",
+    ("evaluation", "detection"): "pycocotools",
+}
+COCO = """{
+    "images": [{"id": 1, "file_name": "0.png", "width": 9, "height": 9}],
+    "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3],
+                     "segmentation": [[1, 1, 4, 1, 4, 4, 1, 4]]}],
+    "categories": [{"id": 1, "name": "square"}]}"""
 
 
 def of(kind):
@@ -78,7 +96,8 @@ def fill(value, tmp):
     if not (isinstance(value, str) and "{tmp}" in value):
         return value
     (tmp / "images").mkdir(exist_ok=True)
-    Image.new("RGB", (9, 9)).save(tmp / "images" / "0.png")
+    Image.new("L", (9, 9)).save(tmp / "images" / "0.png")
+    (tmp / "coco.json").write_text(COCO)
     (tmp / "list.txt").write_text("images/0.png\n")
     (tmp / "table.csv").write_text("image\nimages/0.png\n")
     write_list(tmp / "without.tsv", {0: REGISTRIES["source"]["digits"]()[0].name})
