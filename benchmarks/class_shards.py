@@ -1,6 +1,7 @@
 """Memory per process of a linear head with many classes: rows kept apart, or gathered by FSDP2.
 
     OMP_NUM_THREADS=1 python benchmarks/class_shards.py [--ranks 4 --classes 100000 ...]
+    OMP_NUM_THREADS=1 python benchmarks/class_shards.py --scaling --classes 1500000 --dim 512
 
 Real gloo processes take two fp32 steps (hashtag softmax, SGD with momentum) with each head, from
 the same weights. Measured are the tensor bytes of the second step at its peak, with weights and
@@ -11,6 +12,9 @@ per process, W processes:
                 + 8 W n D  (gathered features and their gradient)
     gathered    12 K D / W  +  8 K D  (whole weight and gradient)  +  4 n K  (the same)
 
+With --scaling only the rows kept apart, on 1, 2 and 4 processes, with seconds per step; 64 images
+in all.
+
 Last result: see RESULTS.md.
 """
 
@@ -19,6 +23,7 @@ import copy
 import multiprocessing
 import os
 import tempfile
+import time
 from types import SimpleNamespace
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its remarks about a missing GPU
@@ -50,7 +55,10 @@ def main():
     parser.add_argument("--classes", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--images", type=int, default=16, help="per process")
+    parser.add_argument("--scaling", action="store_true")
     options = parser.parse_args()
+    if options.scaling:
+        return scaling(options.classes, options.dim)
     sizes = (options.classes, options.dim, options.images, options.ranks)
     print(f"torch {torch.__version__}; GB per process, sharded against gathered")
     for case in PUBLISHED:
@@ -69,13 +77,24 @@ def compared(sharded, gathered):
     return f"{sharded / GB:.3f} against {gathered / GB:.3f}, {gathered / sharded:.1f}x"
 
 
-def in_processes(sizes):
+def scaling(K, D, images=64):
+    print(f"torch {torch.__version__}; {K:,} classes, {D} features, {images} images in all")
+    for W in (1, 2, 4):
+        measured, seconds = in_processes((K, D, images // W, W), alone)
+        print(f"{W} processes: {measured / GB:.2f} GB each, {seconds:.2f} s per step")
+    measured, seconds = in_processes((K, D, images, 1), dense)
+    print(f"ordinary layer: {measured / GB:.2f} GB, {seconds:.2f} s per step")
+
+
+def in_processes(sizes, job=None):
     """The answer of rank 0."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         answers = context.SimpleQueue()
         ranks = [
-            context.Process(target=on_rank, args=(r, sizes, folder, answers), daemon=True)
+            context.Process(
+                target=on_rank, args=(r, sizes, folder, answers, job or both), daemon=True
+            )
             for r in range(sizes[-1])
         ]
         for process in ranks:
@@ -87,10 +106,50 @@ def in_processes(sizes):
         return answers.get()
 
 
-def on_rank(rank, sizes, folder, answers):
-    K, D, n, W = sizes
+def on_rank(rank, sizes, folder, answers, job):
+    W = sizes[-1]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=W)
-    mesh = init_device_mesh("cpu", (W,))
+    found = job(rank, sizes, init_device_mesh("cpu", (W,)))
+    if rank == 0:
+        answers.put(found)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def alone(rank, sizes, mesh):
+    """Peak bytes and seconds of a step of the sharded head, never whole in any process."""
+    with torch.device("meta"):
+        head = Linear(sizes[0], True, in_dim=sizes[1])
+    head.shard_(mesh)
+    return measured_steps(head, rank, sizes)
+
+
+def dense(rank, sizes, mesh):
+    """The same of an ordinary layer in one process."""
+    return measured_steps(Linear(sizes[0], in_dim=sizes[1]), rank, sizes)
+
+
+def measured_steps(head, rank, sizes):
+    K, D, n, _ = sizes
+    head.to_empty(device="cpu")
+    for p in local(head.parameters()):
+        torch.nn.init.normal_(p, std=0.01)
+    torch.manual_seed(1 + rank)
+    x_ND = torch.randn(n, D)
+    batch = Batch([], torch.arange(n), tags=Tags.pack(torch.randint(K, (n, 3)).tolist()))
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    step(head, optimizer, x_ND, batch)
+    optimizer.zero_grad()
+    measured = bytes_of_step(head, optimizer, x_ND, batch)
+    start = time.perf_counter()
+    for _ in range(3):
+        step(head, optimizer, x_ND, batch)
+    return measured, (time.perf_counter() - start) / 3
+
+
+def both(rank, sizes, mesh):
+    """Bytes of sharded and gathered head, and how far they differ."""
+    K, D, n, _ = sizes
     torch.manual_seed(0)
     gathered = Linear(K, True, in_dim=D)
     sharded = copy.deepcopy(gathered)
@@ -101,10 +160,7 @@ def on_rank(rank, sizes, folder, answers):
     batch = Batch([], torch.arange(n), tags=Tags.pack(torch.randint(K, (n, 3)).tolist()))
     ours, theirs = (two_steps(head, x_ND, batch) for head in (sharded, gathered))
     differences = {key: difference(ours[key], theirs[key]) for key in ("loss", "dx", "dw")}
-    if rank == 0:
-        answers.put(([ours["bytes"], theirs["bytes"]], differences))
-    dist.barrier()
-    dist.destroy_process_group()
+    return [ours["bytes"], theirs["bytes"]], differences
 
 
 def difference(a, b):
@@ -118,11 +174,16 @@ def two_steps(head, x_ND, batch):
     loss, dx = step(head, optimizer, x_ND, batch)
     first = {"loss": loss, "dx": dx, "dw": whole(head.weight.grad)}
     optimizer.zero_grad()
+    return first | {"bytes": bytes_of_step(head, optimizer, x_ND, batch)}
+
+
+def bytes_of_step(head, optimizer, x_ND, batch):
+    """Weights, momentum, and what a step takes beside them at its peak."""
     momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
     kept = sum(t.nbytes for t in local([*head.parameters(), *momenta]))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step(head, optimizer, x_ND, batch)
-    return first | {"bytes": kept + peak(record)}
+    return kept + peak(record)
 
 
 def step(head, optimizer, x_ND, batch):
