@@ -6,11 +6,12 @@ Writes captions of about 100 bytes with three tags each, drawn from 200,000 tags
 Zipf's law, as Parquet (10 million are 1 GB of text). Then, each in a process of its own:
 
     loop     the rules on one caption after the other: `counter.update(tags_in(caption))`
-    count    the first pass of build in one process, with the same counts as the loop
-    build    the whole command, two passes, images.parquet written, on 1 process and on all cores
+    find     the part of build that finds and counts tags, in one process, checked against the loop
+    build    the whole command, images.parquet and all, on 1 process and on all cores
 
-Memory is the peak of the sum over all processes, PSS of /proc/PID/smaps_rollup (shared pages are
-divided among those who share them), for N captions and for N / 10.
+CPU time is that of all processes, without the imports of the first. Memory is the peak of the sum
+over all processes, PSS of /proc/PID/smaps_rollup (shared pages are divided among those who share
+them), for N captions and for N / 10.
 """
 
 import argparse
@@ -33,8 +34,9 @@ import pyarrow.parquet as pq
 
 from vissl_lite.hashtags.build import Rules, build
 from vissl_lite.hashtags.lexicon import Lexicon
-from vissl_lite.hashtags.passes import Count
+from vissl_lite.hashtags.passes import Find
 from vissl_lite.hashtags.read import Captions, Columns
+from vissl_lite.hashtags.spill import Spill
 from vissl_lite.hashtags.tags import tags_in
 
 TAGS, PER_CAPTION, GROUP = 200_000, 3, 1 << 17
@@ -61,12 +63,15 @@ def compare(file: Path, count: int) -> None:
     size = write_captions(file, count)
     print(f"\n{count:,} captions, {size / 1e6:,.0f} MB of text, load {os.getloadavg()[0]:.1f}")
     results = {job: in_new_process(job, file) for job in JOBS}
-    assert results["loop"]["digest"] == results["count"]["digest"], "other counts than the loop"
+    assert results["loop"]["digest"] == results["find"]["digest"], "other counts than the loop"
+    print(f"{results['loop']['tags']:,} distinct tags; the same counts from loop and find")
     for job, found in results.items():
-        wall, cpu = (f"{count / found[key]:11,.0f}" for key in ("seconds", "cpu"))
-        times = f"{results['loop']['cpu'] / found['cpu']:5.1f}x"
-        per_core = f"per CPU second {cpu} = {times}" if "all" not in job else " " * 33
-        print(f"{job:12} {wall} captions/s, {per_core}, peak {found['peak'] / 1e6:6,.0f} MB")
+        wall, cpu = (f"{count / found[key]:9,.0f}" for key in ("seconds", "cpu"))
+        print(
+            f"{job:12} {found['seconds']:7.1f} s = {wall} captions/s, {found['cpu']:7.1f} s of CPU"
+            f" = {cpu} captions/s, {results['loop']['cpu'] / found['cpu']:4.1f}x the loop;"
+            f" peak {found['peak'] / 1e6:5,.0f} MB"
+        )
 
 
 def write_captions(file: Path, count: int) -> int:
@@ -94,21 +99,22 @@ def loop(file: Path) -> dict[str, Any]:
     for batch in pq.ParquetFile(file).iter_batches(GROUP, columns=["caption"]):
         for caption in batch["caption"].to_pylist():
             counts.update(tags_in(caption))
-    return {"digest": digest(counts)}
+    return summary(counts)
 
 
-def count(file: Path) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    work = Count(Lexicon())
-    for _, texts in Captions([file], COLUMNS):
-        found = work(texts)
-        for tag, images in zip(found.tags, found.counts):
-            counts[tag] += images
-    return {"digest": digest(counts)}
+def find(file: Path) -> dict[str, Any]:
+    work = Find(Lexicon())
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        spill = Spill(Path(folder) / "spill")
+        for images, texts in Captions([file], COLUMNS):
+            spill.add(images, work(texts))
+        spill.close()
+        return summary(dict(spill.counts.sorted()))
 
 
-def digest(counts: Counter[str]) -> str:
-    return hashlib.sha256(repr(sorted(counts.items())).encode()).hexdigest()
+def summary(counts: dict[str, int]) -> dict[str, Any]:
+    text = repr(sorted(counts.items())).encode()
+    return {"tags": len(counts), "digest": hashlib.sha256(text).hexdigest()}
 
 
 def build_on(processes: int, file: Path) -> dict[str, Any]:
@@ -119,7 +125,7 @@ def build_on(processes: int, file: Path) -> dict[str, Any]:
 
 JOBS = {
     "loop": loop,
-    "count": count,
+    "find": find,
     "build on 1": lambda file: build_on(1, file),
     "build on all": lambda file: build_on(len(os.sched_getaffinity(0)), file),
 }
@@ -140,22 +146,26 @@ def timed(job: Callable[[Path], dict[str, Any]], file: Path) -> dict[str, Any]:
 
 
 def in_new_process(job: str, file: Path) -> dict[str, Any]:
-    """What the job prints, and the peak of its memory in bytes."""
+    """What the job prints, with the CPU time of its children, and the peak of all memory."""
     command = [sys.executable, __file__, "--job", job, "--file", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    peak, stop = [0], threading.Event()
-    watcher = threading.Thread(target=watch, args=(process.pid, peak, stop))
+    peak, cpu, stop = [0], {}, threading.Event()
+    watcher = threading.Thread(target=watch, args=(process.pid, peak, cpu, stop))
     watcher.start()
     out, _ = process.communicate()
     stop.set()
     watcher.join()
     assert process.returncode == 0, f"{job} failed"
-    return {**json.loads(out), "peak": peak[0]}
+    found = json.loads(out)
+    found["cpu"] += sum(seconds for pid, seconds in cpu.items() if pid != process.pid)
+    return {**found, "peak": peak[0]}
 
 
-def watch(root: int, peak: list[int], stop: threading.Event) -> None:
+def watch(root: int, peak: list[int], cpu: dict[int, float], stop: threading.Event) -> None:
     while not stop.wait(0.1):
-        peak[0] = max(peak[0], sum(map(pss, family(root))))
+        processes = family(root)
+        peak[0] = max(peak[0], sum(map(pss, processes)))
+        cpu.update({pid: max(cpu.get(pid, 0), cpu_seconds(pid)) for pid in processes})
 
 
 def family(root: int) -> list[int]:
@@ -176,6 +186,14 @@ def pss(pid: int) -> int:
     except OSError:
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import pytest
 from command import command
 
 from vissl_lite import ConfigError
-from vissl_lite.hashtags import build as module
+from vissl_lite.hashtags import counts
+from vissl_lite.hashtags import text as text_module
 from vissl_lite.hashtags.build import Rules, build
 from vissl_lite.hashtags.command import main
 from vissl_lite.hashtags.lexicon import Lexicon
 from vissl_lite.hashtags.page import page
-from vissl_lite.hashtags.passes import Count
+from vissl_lite.hashtags.passes import Find
 from vissl_lite.hashtags.read import Captions, Columns, Texts
 from vissl_lite.hashtags.tags import tags_in
 from vissl_lite.hashtags.vocabulary import TagClass
@@ -114,13 +115,14 @@ def test_targets_are_counted(data, tmp_path):
 
 
 def test_same_bytes_however_it_is_made(data, tmp_path, monkeypatch):
-    """One process or two, files in another order, counts in memory or on disk."""
+    """One process or two, files in another order, counts in memory or on disk, tags forgotten."""
     assert command_of(data, tmp_path / "one") == 0
     files = ("2.parquet", "[01].parquet", "0.parquet")
     assert command_of(data, tmp_path / "two", files=files, processes=2) == 0
     monkeypatch.setattr("vissl_lite.hashtags.counts.LIMIT", 3)
     monkeypatch.setattr("vissl_lite.hashtags.read.ROWS", 64)
-    monkeypatch.setattr(module.TagCounts.__init__, "__defaults__", (3,))
+    monkeypatch.setattr(counts.TagCounts.__init__, "__defaults__", (3,))
+    monkeypatch.setattr(text_module, "KEEP", 20)  # many dictionaries
     assert command_of(data, tmp_path / "three") == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == [
@@ -269,11 +271,11 @@ def test_keys_decide_overlaps():
     names = list("abcdef")
     lexicon = Lexicon(dict.fromkeys("bc", "a") | {"e": "d"}, frozenset("ad"))
     texts = [" ".join(f"#{t}" for t in draw.choices(names, k=4)) for _ in range(500)]
-    counted = Count(lexicon)(Texts(pa.array([t.encode() for t in texts], pa.large_binary()), None))
+    found = Find(lexicon)(Texts(pa.array([t.encode() for t in texts], pa.large_binary()), None))
     sets, uses = defaultdict(set), Counter()
     for row, text in enumerate(texts):
         for tag in tags_in(text):
             sets[lexicon.key(tag)].add(row)
             uses[lexicon.key(tag)] += 1
-    assert counted.overlaps == +Counter({key: uses[key] - len(sets[key]) for key in sets})
-    assert dict(zip(counted.tags, counted.counts)).keys() == set(names)
+    assert found.overlaps == +Counter({key: uses[key] - len(sets[key]) for key in sets})
+    assert set(found.new) == set(names)

@@ -8,6 +8,8 @@ import pytest
 from pyarrow import feather
 
 from vissl_lite import ConfigError
+from vissl_lite.hashtags import formats
+from vissl_lite.hashtags import read as read_module
 from vissl_lite.hashtags.read import Captions, Columns
 
 ROWS = [
@@ -100,6 +102,34 @@ def test_rows_that_are_skipped(tmp_path):
     )
     captions, images, texts, _ = read(tmp_path / "p.parquet", columns=captions.columns)
     assert (images, texts, captions.skipped) == (["a"], [None], {"without image": 2})
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        ("parquet", pa.string()),
+        ("feather", pa.large_string()),
+        ("feather", pa.string_view()),
+        ("feather", pa.dictionary(pa.int32(), pa.string())),
+    ],
+)
+def test_batches_are_small(tmp_path, monkeypatch, suffix, kind):
+    """At most BYTES, or a single row that is larger, and nothing else is sent with them."""
+    monkeypatch.setattr(formats, "BYTES", 2_000)
+    monkeypatch.setattr(read_module, "BYTES", 2_000)
+    rows = [{"image": f"{i}", "caption": f"{i} #a" * (1 + 100 * (i % 7 == 0))} for i in range(200)]
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(1, "caption", table["caption"].cast(kind))
+    if suffix == "feather":
+        feather.write_feather(table, tmp_path / "t.feather")
+    else:
+        pq.write_table(table, tmp_path / "t.parquet")
+    found = list(Captions([tmp_path / f"t.{suffix}"], Columns("image", "caption", None)))
+    captions = [text.decode() for _, texts in found for text in texts.captions.to_pylist()]
+    assert captions == [row["caption"] for row in rows]
+    assert 10 < len(found) < 200
+    for images, texts in found:
+        assert len(images) == 1 or texts.captions.get_total_buffer_size() <= 2_500
 
 
 MISTAKES = {

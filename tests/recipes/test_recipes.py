@@ -185,6 +185,16 @@ def test_hashtags_on_resnext(width):
     config = config_of(recipe)
     assert (config.trunk["depth"], config.trunk["groups"]) == (101, 32)
     assert config.trunk["width_per_group"] == width
+    assert (config.data.sampler.balance, config.data.sampler.smallest) == ("sqrt", 1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_swag(size):
+    """arXiv 2201.08371: tags resampled by the square root, images of frequent ones left out."""
+    config = config_of(f"pretrain/hashtag/regnety_{size}gf")
+    assert config.data.sampler.balance == "sqrt"
+    assert config.data.sampler.smallest < 1
+    assert config.train.batch_size == 8192
 
 
 @pytest.mark.parametrize(("share", "lr", "classifier"), [("1pct", 0.02, 5), ("10pct", 0.01, 0.2)])
@@ -226,7 +236,7 @@ def test_starting_weights(recipe):
 STAND_INS = {  # for the images that a recipe asks for
     "image_folder": ["dataset=synthetic"],
     "subset": ["dataset=synthetic"],
-    "table": ["dataset=digits_tags", "++data.source.n=20000"],
+    "table": ["dataset=digits_tags", "++data.source.n=20000", "++data.sampler.balance=none"],
 }
 LENGTHS = ["100ep", "400ep", "800ep", "1pct", "10pct"]  # the same steps as 200ep, as all labels
 SIZES = r"finetune/seer/regnety_(64|128|256)gf"  # the same steps as 32gf; pretrain/ builds them

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.hashtags.folder import ImageWriter, read_classes
+from vissl_lite.hashtags.folder import ImageWriter, read_classes, read_meta
 from vissl_lite.hashtags.lexicon import Lexicon
 from vissl_lite.hashtags.passes import Name
 from vissl_lite.hashtags.pool import mapped
@@ -28,6 +28,7 @@ def apply(vocabulary: Path, captions: Captions, out: Path, processes: int) -> Co
         BuildStopped: the disk is full or cannot be written, or a process was killed.
     """
     classes = read_classes(vocabulary)
+    read_meta(vocabulary)  # refuses another version
     members = {tag: each.name for each in classes for tag, _ in each.members}
     ids = {each.name: number for number, each in enumerate(classes)}
     tmp, histogram = out.with_name(f".{out.name}.tmp"), Counter()

@@ -1,30 +1,29 @@
-"""Builds a vocabulary: one pass over the captions counts their tags, a second one names classes."""
+"""Builds a vocabulary: finds the tags of captions, settles what the classes are, names them.
 
-import contextlib
-import os
+The captions are read once: numbers stand for their tags on disk until the classes are known.
+"""
+
 import shutil
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.hashtags import folder as vocabulary
-from vissl_lite.hashtags.counts import TagCounts
+from vissl_lite.hashtags import folder
+from vissl_lite.hashtags.cover import cover, read_vocabulary, tags_of
 from vissl_lite.hashtags.lexicon import Lexicon, read_aliases, read_blocked, read_targets
 from vissl_lite.hashtags.page import page
-from vissl_lite.hashtags.passes import Count, Name
+from vissl_lite.hashtags.passes import Find
 from vissl_lite.hashtags.pool import mapped
 from vissl_lite.hashtags.read import Captions
+from vissl_lite.hashtags.spill import Spill
 from vissl_lite.hashtags.statistics import Seen, statistics
 from vissl_lite.hashtags.vocabulary import TagClass, Tally, settle
 from vissl_lite.hashtags.wordnet import read_wordnet
 from vissl_lite.progress import counter
-from vissl_lite.shards.stopped import BuildStopped
 from vissl_lite.sources._hashtags import CLASSES, VERSION, digest
 from vissl_lite.sources._index import stamp
 
@@ -38,6 +37,7 @@ class Rules:
         top: number of classes, the most frequent ones; None: all.
         nouns: only nouns of WordNet.
         wordnet: folder; aliases, block, targets: files (`lexicon.py`).
+        vocabulary: folder, whose classes are taken as they are, without any of the above.
     """
 
     min_count: int = 1
@@ -47,6 +47,7 @@ class Rules:
     aliases: str | None = None
     block: str | None = None
     targets: str | None = None
+    vocabulary: str | None = None
 
 
 def build(captions: Captions, rules: Rules, out: Path, processes: int) -> dict[str, Any]:
@@ -59,25 +60,48 @@ def build(captions: Captions, rules: Rules, out: Path, processes: int) -> dict[s
         ConfigError: something is wrong with the files, or no class is left.
         BuildStopped: the disk is full or cannot be written, or a process was killed.
     """
-    lexicon, targets = _lexicon(rules)
-    with _new_folder(out) as new:
+    known = _vocabulary(rules)
+    lexicon, targets = (Lexicon(tags_of(known)), None) if known else _lexicon(rules)
+    with folder.new_folder(out) as new:
         before = {str(file): stamp(file) for file in captions.files}
-        seen, keyed, tally = _count(captions, lexicon, rules, new, processes)
-        if not keyed:
+        spill = Spill(new / "spill")
+        seen, overlaps = _find(captions, lexicon, spill, processes)
+        if known:
+            keyed, tally = cover(spill.counts, overlaps, known)
+        else:
+            counts = spill.counts.sorted()
+            keyed, tally = settle(counts, overlaps, lexicon, rules.min_count, rules.top)
+        if not any(each.images for _, each in keyed):
             raise ConfigError(_nothing_left(tally, rules))
         classes = [each for _, each in keyed]
-        vocabulary.write_classes(new / CLASSES, classes)
+        folder.write_classes(new / CLASSES, known or classes)
         meta = _meta(captions, rules, digest(new / CLASSES))
-        ids = {key: number for number, (key, _) in enumerate(keyed)}
-        seen.classes_per_image = _name(captions, lexicon, ids, meta, new, seen.images, processes)
+        seen.classes_per_image = _write_images(new / folder.IMAGES, spill, classes, meta, seen)
+        shutil.rmtree(spill.folder)
         if before != {str(file): stamp(file) for file in captions.files}:
             raise ConfigError("hashtags build: the captions changed meanwhile; start again")
         numbers = statistics(seen, tally, classes, targets, {key for key, _ in keyed})
-        vocabulary.write_json(new / vocabulary.META, meta)
-        vocabulary.write_json(new / vocabulary.STATISTICS, numbers)
-        text = page(numbers, classes)
-        (new / vocabulary.PAGE).write_text(text, encoding="utf-8")
+        folder.write_json(new / folder.META, meta)
+        folder.write_json(new / folder.STATISTICS, numbers)
+        (new / folder.PAGE).write_text(page(numbers, classes), encoding="utf-8")
     return numbers
+
+
+def _vocabulary(rules: Rules) -> list[TagClass] | None:
+    """The classes that are given."""
+    if rules.vocabulary is None:
+        return None
+    others = [
+        f"--{each.name.replace('_', '-')}"
+        for each in fields(rules)
+        if each.name != "vocabulary" and getattr(rules, each.name) != each.default
+    ]
+    if others:
+        raise ConfigError(
+            "hashtags build: --vocabulary takes the classes as they are; leave out"
+            f" {', '.join(others)}"
+        )
+    return read_vocabulary(rules.vocabulary)
 
 
 def _lexicon(rules: Rules) -> tuple[Lexicon, list[frozenset[str]] | None]:
@@ -92,42 +116,34 @@ def _lexicon(rules: Rules) -> tuple[Lexicon, list[frozenset[str]] | None]:
     return Lexicon(*aliases, blocked, wordnet, keys, rules.nouns), targets
 
 
-def _count(
-    captions: Captions, lexicon: Lexicon, rules: Rules, folder: Path, processes: int
-) -> tuple[Seen, list[tuple[str, TagClass]], Tally]:
-    """The first pass."""
-    counts, overlaps, seen = TagCounts(folder), Counter(), Seen()
-    work = ((len(images), texts) for images, texts in captions)
-    with counter("counting tags, images") as progress:
-        for images, found in mapped(Count, (lexicon,), work, processes):
-            counts.add(found.tags, found.counts)
+def _find(
+    captions: Captions, lexicon: Lexicon, spill: Spill, processes: int
+) -> tuple[Seen, Counter[str]]:
+    """Tags of all images into `spill`; what was seen, and overlaps (`settle`)."""
+    overlaps, seen = Counter(), Seen()
+    with counter("finding tags, images") as progress:
+        for images, found in mapped(Find, (lexicon,), captions, processes):
+            spill.add(images, found)
             overlaps.update(found.overlaps)
-            seen.add(images, found)
-            progress.add(images)
+            seen.add(found)
+            progress.add(len(images))
+    spill.close()
     seen.skipped = dict(+captions.skipped)
-    keyed, tally = settle(counts.sorted(), overlaps, lexicon, rules.min_count, rules.top)
-    for run in counts.runs:
-        run.unlink()
-    return seen, keyed, tally
+    return seen, overlaps
 
 
-def _name(
-    captions: Captions,
-    lexicon: Lexicon,
-    ids: dict[str, int],
-    meta: dict[str, Any],
-    folder: Path,
-    images: int,
-    processes: int,
+def _write_images(
+    file: Path, spill: Spill, classes: list[TagClass], meta: dict[str, Any], seen: Seen
 ) -> Counter[int]:
-    """The second pass; returns the number of images with 0, 1, 2, ... classes."""
-    writer = vocabulary.ImageWriter(folder / vocabulary.IMAGES, meta["classes"], Path(meta["root"]))
+    """images.parquet; returns the number of images with 0, 1, 2, ... classes."""
+    writer = folder.ImageWriter(file, meta["classes"], Path(meta["root"]))
+    number_of = {tag: i for i, each in enumerate(classes) for tag, _ in each.members}
     histogram: Counter[int] = Counter()
-    with counter("naming classes, images", images) as progress:
-        for paths, (counts_N, ids_T) in mapped(Name, (lexicon, ids), captions, processes):
-            writer.add(paths, counts_N, ids_T)
+    with counter("naming classes, images", seen.images) as progress:
+        for images, counts_N, ids_T in spill.classes(number_of.get):
+            writer.add(images, counts_N, ids_T)
             histogram.update(dict(enumerate(np.bincount(counts_N).tolist())))
-            progress.add(len(paths))
+            progress.add(len(images))
     writer.close()
     return histogram
 
@@ -149,25 +165,14 @@ def _meta(captions: Captions, rules: Rules, classes: str) -> dict[str, Any]:
 def _nothing_left(tally: Tally, rules: Rules) -> str:
     if not tally.tags:
         return "hashtags build: no caption has a hashtag; check --caption-column or --tags-column"
+    if rules.vocabulary:
+        return (
+            f"hashtags build: none of {tally.tags:,} tags is in the vocabulary {rules.vocabulary};"
+            " check --caption-column or --tags-column, and that it is the vocabulary you mean"
+        )
     most = max(tally.frequency)
     return (
         f"hashtags build: no class is left of {tally.tags:,} tags, of which {tally.left_out_tags:,}"
         f" are blocked, no target or no noun; the most frequent tag is on {most:,} images and"
         f" --min-count is {rules.min_count:,}; relax one of these"
     )
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` when all went well, and is removed if not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"hashtags build: --out {out} is not empty; name a new folder")
-    new = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        new.mkdir(parents=True)
-        yield new
-        os.replace(new, out)
-    except OSError as error:
-        raise BuildStopped(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

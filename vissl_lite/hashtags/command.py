@@ -1,4 +1,4 @@
-"""`vissl-lite hashtags build|show`: from captions to classes, and a look at them."""
+"""`vissl-lite hashtags example|build|show|apply|predict`: from captions to predicted tags."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.hashtags.apply import apply
 from vissl_lite.hashtags.build import Rules, build
-from vissl_lite.hashtags.folder import PAGE
+from vissl_lite.hashtags.example import ALIASES, BLOCK, CAPTIONS, write_example
+from vissl_lite.hashtags.folder import IMAGES, PAGE
 from vissl_lite.hashtags.page import facts
 from vissl_lite.hashtags.read import Captions, Columns
 from vissl_lite.hashtags.show import show, show_tag
 from vissl_lite.shards.stopped import BuildStopped
+from vissl_lite.sources._hashtags import CLASSES
 from vissl_lite.sources._source import existing, existing_file
 from vissl_lite.words import Parser, cores, whole
 
 USAGE = """usage: vissl-lite hashtags build FILE [FILE ...] --out DIR [options]
        vissl-lite hashtags show DIR [TAG]
+       vissl-lite hashtags apply VOCABULARY FILE [FILE ...] --out FILE.parquet [options]
+       vissl-lite hashtags predict RUN SOURCE [key=value ...] --out FILE [options]
+       vissl-lite hashtags example DIR [--images 6000] [--test 2000] [--seed 0]
 
 build    counts the hashtags of captions, merges them into classes (rules: docs/hashtags.md)
 show     what a vocabulary holds, or one tag: its class, the members of it, some images
+apply    gives other captions, such as held-out ones, the classes of a vocabulary; put the result
+         beside its classes.tsv. Takes the first six options of build, and --processes
+predict  the most probable tags of images; more with vissl-lite hashtags predict --help
+example  writes small images with captions, aliases.tsv and block.txt, to try all this on
 
 FILE is a .csv, .tsv, .jsonl, .ndjson, .parquet, .arrow or .feather file, or a pattern of them.
 
@@ -40,6 +50,8 @@ FILE is a .csv, .tsv, .jsonl, .ndjson, .parquet, .arrow or .feather file, or a p
 --block FILE          tags to leave out, one per line
 --targets FILE        keep only what matches one of these classes: a line has names with commas
                       between them, or an ImageNet id such as n02132136
+--vocabulary DIR      take the classes of this vocabulary as they are, for other captions, and tell
+                      how far they cover them; in place of the seven options above
 --processes N         default: all cores. The result does not depend on it
 """
 
@@ -50,6 +62,8 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ConfigError: a mistake in the words, or something wrong with the files.
     """
+    if words[:1] == ["predict"]:  # has more to say
+        return _predict(words[1:])
     if not words or {"-h", "--help"} & set(words):
         print(USAGE)
         return 0
@@ -65,12 +79,7 @@ def main(words: Sequence[str]) -> int:
 
 def _build(words: Sequence[str]) -> int:
     options = _parsed(words)
-    caption = options.caption_column or (None if options.tags_column else "caption")
-    captions = Captions(
-        _files(options.files),
-        Columns(options.image_column, caption, options.tags_column),
-        existing(options.root, "hashtags build: --root") if options.root else None,
-    )
+    captions = _captions(options, "hashtags build")
     rules = Rules(
         options.min_count,
         options.top,
@@ -79,6 +88,7 @@ def _build(words: Sequence[str]) -> int:
         options.aliases,
         options.block,
         options.targets,
+        options.vocabulary,
     )
     out = Path(options.out).expanduser().absolute()
     numbers = build(captions, rules, out, options.processes)
@@ -104,24 +114,93 @@ def _show(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"build": _build, "show": _show}
+def _apply(words: Sequence[str]) -> int:
+    parser = Parser("hashtags apply")
+    parser.add_argument("vocabulary", metavar="VOCABULARY")
+    _add_captions(parser)
+    options = parser.parse_intermixed_args(words)
+    vocabulary = existing(options.vocabulary, "hashtags apply")
+    out = Path(options.out).expanduser().absolute()
+    if out.suffix != ".parquet" or not out.parent.is_dir():
+        raise ConfigError(
+            f"hashtags apply --out: {out} is no .parquet file in a folder that exists"
+        )
+    captions = _captions(options, "hashtags apply")
+    if out in (*captions.files, vocabulary / IMAGES):
+        raise ConfigError(f"hashtags apply --out: {out} would be lost; give another file")
+    histogram = apply(vocabulary, captions, out, options.processes)
+    beside = "" if out.parent == vocabulary else f", vocabulary: {vocabulary / CLASSES}"
+    print(
+        f"{out}\n  images         {histogram.total():,}, {histogram[0]:,} of them without a class"
+    )
+    print(f"  to read them   {{name: table, path: {out}, tags: classes{beside}}}")
+    return 0
+
+
+def _example(words: Sequence[str]) -> int:
+    parser = Parser("hashtags example")
+    parser.add_argument("folder", metavar="DIR")
+    parser.add_argument("--images", type=whole(1, 10**6), default=6000)
+    parser.add_argument("--test", type=whole(1, 10**6), default=2000)
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    options = parser.parse_args(words)
+    folder = Path(options.folder).expanduser()
+    write_example(folder, options.images, options.test, options.seed)
+    print(f"{folder}: {options.images:,} images with captions, {options.test:,} to test on")
+    print("next:")
+    print(
+        f"  vissl-lite hashtags build {folder}/{CAPTIONS} --aliases {folder}/{ALIASES}"
+        f" --block {folder}/{BLOCK} --min-count 10 --out {folder}/vocab"
+    )
+    return 0
+
+
+def _predict(words: Sequence[str]) -> int:
+    from vissl_lite.hashtags.predict_command import main  # needs PyTorch
+
+    return main(words)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "build": _build,
+    "show": _show,
+    "apply": _apply,
+    "predict": _predict,
+    "example": _example,
+}
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser("hashtags build")
-    parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--image-column", default="image")
-    for name in ("caption-column", "tags-column", "root", "wordnet", "aliases", "block", "targets"):
+    _add_captions(parser)
+    for name in ("wordnet", "aliases", "block", "targets", "vocabulary"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--nouns", action="store_true")
     parser.add_argument("--min-count", type=whole(1, 10**12), default=1)
     parser.add_argument("--top", type=whole(1, 10**9))
-    parser.add_argument("--processes", type=whole(1, 4096), default=cores())
     return parser.parse_intermixed_args(words)
 
 
-def _files(patterns: Sequence[str]) -> list[Path]:
+def _add_captions(parser: Parser) -> None:
+    """What tells where the captions are, and where the result goes."""
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--image-column", default="image")
+    for name in ("caption-column", "tags-column", "root"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--processes", type=whole(1, 4096), default=cores())
+
+
+def _captions(options: argparse.Namespace, command: str) -> Captions:
+    caption = options.caption_column or (None if options.tags_column else "caption")
+    return Captions(
+        _files(options.files, command),
+        Columns(options.image_column, caption, options.tags_column),
+        existing(options.root, f"{command}: --root") if options.root else None,
+    )
+
+
+def _files(patterns: Sequence[str], command: str) -> list[Path]:
     """The files that all patterns mean, each once, sorted by path: their order does not matter."""
     found: set[Path] = set()
     for pattern in patterns:
@@ -129,8 +208,8 @@ def _files(patterns: Sequence[str]) -> list[Path]:
         if glob.has_magic(wanted) and not os.path.exists(wanted):
             files = [Path(file).absolute() for file in glob.glob(wanted, recursive=True)]
             if not files:
-                raise ConfigError(f"hashtags build: no file fits {pattern!r}; check the folder")
+                raise ConfigError(f"{command}: no file fits {pattern!r}; check the folder")
         else:
-            files = [existing_file(pattern, "hashtags build")]
+            files = [existing_file(pattern, command)]
         found |= set(files)
     return sorted(found)

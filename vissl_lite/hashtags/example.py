@@ -4,7 +4,7 @@
     captions.parquet, test.parquet            image, caption
     aliases.tsv, block.txt                    for `hashtags build --aliases`, `--block`
 
-What an image shows, a 3 beside a 7, is written as #threeseven, and less often as #Seven_Three,
+What an image shows, a 3 beside a 7, is written as #threeseven, and less often as #Three_Seven,
 #3and7, in other scripts, or with a wrong letter. Tags that say nothing of the image, #love, stand
 between them, some images lack their tags, and some captions are empty.
 """
@@ -24,9 +24,9 @@ from vissl_lite.sources.digits_tags import PAIRS, DigitsTags
 
 ALIASES, BLOCK, CAPTIONS, TEST = "aliases.tsv", "block.txt", "captions.parquet", "test.parquet"
 STREAM = 19  # of `generator`
-ENGLISH = "zero one two three four five six seven eight nine".split()
-RUSSIAN = "ноль один два три четыре пять шесть семь восемь девять".split()
-HINDI = "शून्य एक दो तीन चार पाँच छह सात आठ नौ".split()
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+RUSSIAN = ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"]
+HINDI = ["शून्य", "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ"]
 CHINESE = list("零一二三四五六七八九")
 SHARES = (0.50, 0.09, 0.08, 0.07, 0.07, 0.06, 0.05, 0.05, 0.03)  # of the `spellings`
 NOISE = ("love", "instagood", "tbt", "nofilter", "latergram")
@@ -68,9 +68,11 @@ def write_example(folder: Path, images: int, test: int, seed: int) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"hashtags example: {folder} is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for split, count, table in (("train", images, CAPTIONS), ("test", test, TEST)):
-        rows = list(_rows(folder, split, count, seed))
-        pq.write_table(pa.Table.from_pylist(rows), folder / table)
+    for table, rows in (
+        (CAPTIONS, _rows(folder, "train", images, seed)),
+        (TEST, _rows(folder, "test", test, seed)),
+    ):
+        pq.write_table(pa.Table.from_pylist(list(rows)), folder / table)
     lines = ["\t".join(map("".join, spellings(pair))) for pair in range(len(PAIRS))]
     (folder / ALIASES).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / BLOCK).write_text("\n".join(NOISE) + "\n", encoding="utf-8")

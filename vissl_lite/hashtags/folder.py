@@ -9,8 +9,12 @@ The metadata of images.parquet hold the digest of classes.tsv too, so that a sou
 the two belong together, and the folder that relative images start from.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,8 @@ import pyarrow.parquet as pq
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.hashtags.vocabulary import TagClass
-from vissl_lite.sources._hashtags import CLASSES, HEADER, STAMP, VERSION, class_rows
+from vissl_lite.shards.stopped import BuildStopped
+from vissl_lite.sources._hashtags import CLASSES, HEADER, STAMP, VERSION, class_rows, digest
 
 IMAGES, META, STATISTICS, PAGE = "images.parquet", "meta.json", "statistics.json", "statistics.html"
 GROUP = 1 << 17  # rows of a row group
@@ -49,9 +54,52 @@ def read_classes(folder: Path) -> list[TagClass]:
     ]
 
 
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json.
+
+    Raises:
+        ConfigError: it is missing or of another format version, or classes.tsv is another file.
+    """
+    try:
+        meta = read_json(folder / META)
+        version, classes = meta["version"], meta["classes"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"hashtags: {folder / META} cannot be read ({type(error).__name__}: {error}); take the"
+            " folder as hashtags build made it"
+        ) from error
+    if version != VERSION:
+        raise ConfigError(
+            f"hashtags: {folder} is a vocabulary of format version {version}, this is {VERSION};"
+            " build it again"
+        )
+    if (found := digest(folder / CLASSES)) != classes:
+        raise ConfigError(
+            f"hashtags: {folder / CLASSES} is {found[:16]}, {META} beside it is of"
+            f" {classes[:16]}; take the two from the same folder"
+        )
+    return meta
+
+
 def _member(text: str) -> tuple[str, int]:
     tag, _, count = text.rpartition(":")
     return tag, int(count)
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when all went well, and is removed if not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"hashtags build: --out {out} is not empty; name a new folder")
+    new = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        new.mkdir(parents=True)
+        yield new
+        os.replace(new, out)
+    except OSError as error:
+        raise BuildStopped(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 class ImageWriter:

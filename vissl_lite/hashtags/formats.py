@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vissl_lite.errors import ConfigError, did_you_mean
 
-ROWS = 1 << 16  # of a batch of Parquet
+ROWS, BYTES = 1 << 16, 1 << 24  # most that a batch has; a single row may be larger
 BLOCK = 1 << 24  # bytes of text that are parsed at once; the longest row of CSV
 
 
@@ -43,7 +43,20 @@ def _parquet(file: Path, columns: Sequence[str], _: Any) -> Iterator[pa.RecordBa
 
     with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
         _check(file, columns, opened.schema_arrow.names)
-        yield from opened.iter_batches(ROWS, columns=list(columns), use_threads=False)
+        for group in range(opened.num_row_groups):
+            rows = _rows(opened.metadata.row_group(group), columns)
+            yield from opened.iter_batches(rows, [group], list(columns), use_threads=False)
+
+
+def _rows(group: Any, columns: Sequence[str]) -> int:
+    """How many rows of a row group of Parquet are about BYTES, by their mean."""
+    chunks = (group.column(i) for i in range(group.num_columns))
+    size = sum(
+        each.total_uncompressed_size
+        for each in chunks
+        if each.path_in_schema.split(".")[0] in columns
+    )
+    return max(1, min(ROWS, BYTES * group.num_rows // max(size, 1)))
 
 
 def _arrow(file: Path, columns: Sequence[str], _: Any) -> Iterator[pa.RecordBatch]:

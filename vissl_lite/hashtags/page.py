@@ -7,23 +7,27 @@ from typing import Any
 
 from vissl_lite.hashtags.vocabulary import TagClass
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 240, 56, 14, 10, 40
-ROWS, MEMBERS, BARS = 50, 12, 20
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 240, 56, 22, 10, 40
+ROWS, MEMBERS, BARS, LISTED = 50, 12, 20, 3
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1150px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em} h2{font-size:1.1em;margin:1.5em 0 .3em}
 .plots{display:flex;flex-wrap:wrap;gap:1em} figure{margin:0} figcaption{font-weight:600}
-svg{font:11px system-ui,sans-serif;fill:#555} .line{fill:none;stroke:#4e79a7;stroke-width:2}
+svg{max-width:100%;height:auto;font:11px system-ui,sans-serif;fill:#555}
+.line{fill:none;stroke:#4e79a7;stroke-width:2}
 .grid{stroke:#e6e6e6} .bar{fill:#4e79a7} .bar2{fill:#f28e2b}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.2em .8em;text-align:left;border-bottom:1px solid #eee}
-td{white-space:pre-wrap} .n{text-align:right}
+td{white-space:pre-wrap} .n{text-align:right} .wide{overflow-x:auto}
+@media(max-width:600px){th,td{padding:.2em .35em}}
 """
 
 
 def page(numbers: dict[str, Any], classes: Sequence[TagClass]) -> str:
     """HTML of `statistics.statistics`; what comes from the captions is escaped."""
-    rows = "".join(f"<tr><td>{escape(k)}<td class='n'>{v}" for k, v in facts(numbers).items())
+    rows = "".join(
+        f"<tr><td>{escape(k)}<td class='n'>{escape(v)}" for k, v in facts(numbers).items()
+    )
     plots = (
         _figure("Tags by rank", _line(numbers["rank_frequency"], "rank", "images", log_y=True))
         + _figure(
@@ -31,33 +35,31 @@ def page(numbers: dict[str, Any], classes: Sequence[TagClass]) -> str:
         )
         + _figure("Tags and classes per image", _bars(numbers))
     )
-    head = "<tr><th class='n'>id<th>class<th class='n'>images<th>members<th>synset"
-    table = "".join(_row(i, each) for i, each in enumerate(classes[:ROWS]))
+    synsets = any(each.synset for each in classes[:ROWS])
+    head = f"<tr><th class='n'>id<th>class<th class='n'>images<th>members{'<th>synset' * synsets}"
+    table = "".join(_row(i, each, synsets) for i, each in enumerate(classes[:ROWS]))
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'><title>Hashtags</title>"
         f"<style>{STYLE}</style><h1>{len(classes):,} classes of hashtags</h1>"
         f"<table>{rows}</table><h2>Frequencies</h2><div class='plots'>{plots}</div>"
-        f"<h2>The {min(ROWS, len(classes))} most frequent classes</h2>"
-        f"<table>{head}{table}</table></html>\n"
+        f"<h2>The first {min(ROWS, len(classes))} classes</h2>"
+        f"<div class='wide'><table>{head}{table}</table></div></html>\n"
     )
 
 
 def facts(numbers: dict[str, Any]) -> dict[str, str]:
     """What a table shows: names and formatted numbers."""
-    images, tags, classes = numbers["images"], numbers["tags"], numbers["classes"]
+    images, tags = numbers["images"], numbers["tags"]
     found = {
         "images": f"{images['all']:,}",
         "  without a tag": _share(images["without a tag"], images["all"]),
         "  without a class": _share(images["without a class"], images["all"]),
         "tags": f"{tags['all']:,}",
-        "  blocked, no target or no noun": _share(tags["left out"], tags["all"]),
+        **_without_class(numbers),
         "uses of tags": f"{tags['uses']:,}",
         "  covered by the classes": f"{numbers['coverage']['uses']:.2%}",
-        "classes": f"{classes['kept']:,} of {classes['members']:,} tags",
-        "  of several tags": f"{classes['merged']:,}",
-        "  dropped, below --min-count": f"{classes['below min-count']:,}",
-        "  dropped, behind --top": f"{classes['behind top']:,}",
+        **_classes(numbers),
     }
     if targets := numbers.get("targets"):
         found["targets with a class"] = f"{targets['with a class']:,} of {targets['all']:,}"
@@ -70,24 +72,46 @@ def facts(numbers: dict[str, Any]) -> dict[str, str]:
     return found | {name: f"{count:,}" for name, count in odd.items() if count}
 
 
+def _without_class(numbers: dict[str, Any]) -> dict[str, str]:
+    share = _share(numbers["tags"]["left out"], numbers["tags"]["all"])
+    missed = numbers.get("not in the vocabulary")
+    if missed is None:
+        return {"  blocked, no target or no noun": share}
+    listed = ", ".join(f"#{tag} {count:,}" for tag, count in missed[:LISTED])
+    return {"  not in the vocabulary": share} | ({"    most frequent": listed} if listed else {})
+
+
+def _classes(numbers: dict[str, Any]) -> dict[str, str]:
+    classes = numbers["classes"]
+    if "not in the vocabulary" in numbers:
+        with_image = _share(classes["with an image"], classes["kept"])
+        return {"classes": f"{classes['kept']:,}", "  with an image": with_image}
+    return {
+        "classes": f"{classes['kept']:,} of {classes['members']:,} tags",
+        "  of several tags": f"{classes['merged']:,}",
+        "  dropped, below --min-count": f"{classes['below min-count']:,}",
+        "  dropped, behind --top": f"{classes['behind top']:,}",
+    }
+
+
 def _share(part: int, whole: int) -> str:
     return f"{part:,} ({part / max(whole, 1):.2%})"
 
 
-def _row(number: int, each: TagClass) -> str:
+def _row(number: int, each: TagClass, synset: bool) -> str:
     members = ", ".join(f"{tag} {count:,}" for tag, count in each.members[:MEMBERS])
     more = f", {len(each.members) - MEMBERS} more" if len(each.members) > MEMBERS else ""
     return (
         f"<tr><td class='n'>{number}<td>#{escape(each.name)}<td class='n'>{each.images:,}"
-        f"<td>{escape(members)}{more}<td>{escape(each.synset)}"
+        f"<td>{escape(members)}{more}{f'<td>{escape(each.synset)}' * synset}"
     )
 
 
 def _figure(title: str, drawing: str) -> str:
     return (
         f"<figure><figcaption>{title}</figcaption>"
-        f"<svg width='{WIDTH}' height='{HEIGHT}' role='img' aria-label='{title}'>{drawing}"
-        "</svg></figure>"
+        f"<svg width='{WIDTH}' height='{HEIGHT}' viewBox='0 0 {WIDTH} {HEIGHT}' role='img'"
+        f" aria-label='{title}'>{drawing}</svg></figure>"
     )
 
 

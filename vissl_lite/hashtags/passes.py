@@ -1,8 +1,9 @@
-"""What processes do with a batch of texts: count its tags, then name its classes.
+"""What processes do with a batch of texts: find and number its tags, or name its classes.
 
 Legend: N images, T pairs (image, tag), each once.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,19 +18,22 @@ from vissl_lite.hashtags.utf8 import repaired
 
 
 @dataclass(frozen=True)
-class Counted:
-    """The tags of a batch, with the number of images that have each.
+class Found:
+    """The tags of a batch.
 
     Attributes:
+        dictionary: process, and how often it has begun to number tags anew.
+        new: the tags that follow in this dictionary, in the order of their numbers.
+        counts_N: how many tags each image has; tags_T: their numbers, one image after the other.
         overlaps: key -> how often an image has more than one of its tags.
-        tags_per_image: number of images with 0, 1, 2, ... tags.
         empty: captions that are null or ""; broken: texts with bytes that are no UTF-8.
     """
 
-    tags: list[str]
-    counts: list[int]
+    dictionary: tuple[int, int]
+    new: list[str]
+    counts_N: np.ndarray
+    tags_T: np.ndarray
     overlaps: Counter[str]
-    tags_per_image: Counter[int]
     empty: int
     broken: int
 
@@ -45,30 +49,37 @@ def _cleaned(texts: Texts) -> tuple[pa.Array | None, int, int]:
     return captions, empty, broken
 
 
-class Count:
-    """Texts -> Counted."""
+class Find:
+    """Texts -> Found."""
 
     def __init__(self, lexicon: Lexicon):
         self._finder = Finder(lexicon.key)
+        self._told = 0, 0  # generation, how many of its tags were returned
 
-    def __call__(self, texts: Texts) -> Counted:
+    def __call__(self, texts: Texts) -> Found:
         captions, empty, broken = _cleaned(texts)
         rows_T, tags_T = self._finder.find(captions, texts.tags)
-        counts = np.bincount(tags_T)
-        used = np.flatnonzero(counts)
-        names = [self._finder.names[number] for number in used.tolist()]
-        histogram = np.bincount(np.bincount(rows_T, minlength=len(texts))).tolist()
-        overlaps, per_image = self._overlaps(rows_T, tags_T), Counter(dict(enumerate(histogram)))
-        return Counted(names, counts[used].tolist(), overlaps, per_image, empty, broken)
+        dictionary, new = (os.getpid(), self._finder.generation), self._new()
+        counts_N = np.bincount(rows_T, minlength=len(texts)).astype(np.int32)
+        overlaps, tags_T = self._overlaps(rows_T, tags_T), tags_T.astype(np.int32)
+        return Found(dictionary, new, counts_N, tags_T, overlaps, empty, broken)
+
+    def _new(self) -> list[str]:
+        names, generation = self._finder.names, self._finder.generation
+        start = self._told[1] if self._told[0] == generation else 0
+        self._told = generation, len(names)
+        return names[start:]
 
     def _overlaps(self, rows_T: np.ndarray, tags_T: np.ndarray) -> Counter[str]:
         """sum of the tags' images - images of the key, where a key has several tags."""
-        keys, keys_T = self._finder.labels, self._finder.label_of[tags_T]
-        _, once = pairs(rows_T, keys_T)
-        all_, once = (
-            np.bincount(values, minlength=len(keys)) for values in (keys_T[keys_T >= 0], once)
-        )
-        more = all_ - once
+        keys, label_of = self._finder.labels, self._finder.label_of
+        several = np.bincount(label_of[label_of >= 0], minlength=len(keys) + 1) > 1
+        keys_T = label_of[tags_T]  # -1, none, is the last of `several`, which is False
+        rows_T, keys_T = rows_T[several[keys_T]], keys_T[several[keys_T]]
+        if not len(keys_T):
+            return Counter()
+        more = np.bincount(keys_T, minlength=len(keys))
+        more -= np.bincount(pairs(rows_T, keys_T)[1], minlength=len(keys))
         return Counter({keys[i]: int(more[i]) for i in np.flatnonzero(more).tolist()})
 
 

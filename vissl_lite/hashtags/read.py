@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.hashtags.formats import ROWS, batches
+from vissl_lite.hashtags.formats import BYTES, ROWS, batches
 from vissl_lite.hashtags.utf8 import broken_rows
 
 TEXTS = (
@@ -23,6 +23,7 @@ TEXTS = (
     pa.types.is_binary_view,
     pa.types.is_null,
 )
+TEXT_COLUMNS = ("captions", "tags")
 LISTS = (pa.types.is_list, pa.types.is_large_list)
 
 
@@ -75,37 +76,39 @@ class Captions:
         for file in self.files:
             for batch in batches(file, self.columns.names(), self._malformed):
                 for start in range(0, batch.num_rows, ROWS):
-                    part = self._with_image(file, batch.slice(start, ROWS))
-                    if part.num_rows:
-                        yield self._parts(file, part)
+                    for part in _halves(self._plain(file, batch.slice(start, ROWS))):
+                        part = self._with_image(part)  # a copy, small to send
+                        if part.num_rows:
+                            yield self._under_root(file, part["image"]), _texts(part)
 
     def _malformed(self) -> None:
         self.skipped["malformed"] += 1
 
-    def _with_image(self, file: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows that have an image; its column as large_binary."""
-        name = self.columns.image
-        image = batch[name]
-        if pa.types.is_integer(image.type):  # ids
-            image = image.cast(pa.string())
-        image = _text(image, file, name)
-        good = pc.fill_null(pc.greater(pc.binary_length(image), 0), False)
-        if len(broken := broken_rows(image)):
-            good = pc.and_(good, pa.array(~np.isin(np.arange(len(image)), broken)))
-        self.skipped["without image"] += len(good) - good.true_count
-        place = batch.schema.get_field_index(name)
-        return batch.set_column(place, name, image).filter(good)
-
-    def _parts(self, file: Path, batch: pa.RecordBatch) -> tuple[pa.Array, Texts]:
+    def _plain(self, file: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Columns image, captions, tags: large_binary, and lists of it."""
         image, caption, tags = self.columns.image, self.columns.caption, self.columns.tags
-        texts = Texts(
-            None if caption is None else _text(batch[caption], file, caption),
-            None if tags is None else _tags(batch[tags], file, tags),
-        )
-        return self._under_root(file, batch[image].cast(pa.large_string())), texts
+        images = batch[image]
+        if pa.types.is_integer(images.type):  # ids
+            images = images.cast(pa.string())
+        found = {"image": _text(images, file, image)}
+        if caption is not None:
+            found["captions"] = _text(batch[caption], file, caption)
+        if tags is not None:
+            found["tags"] = _tags(batch[tags], file, tags)
+        return pa.RecordBatch.from_pydict(found)
+
+    def _with_image(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that have an image."""
+        images = batch["image"]
+        good = pc.fill_null(pc.greater(pc.binary_length(images), 0), False)
+        if len(broken := broken_rows(images)):
+            good = pc.and_(good, pa.array(~np.isin(np.arange(len(images)), broken)))
+        self.skipped["without image"] += len(good) - good.true_count
+        return batch.filter(good)
 
     def _under_root(self, file: Path, images: pa.Array) -> pa.Array:
-        """Relative paths start from the common root of all files."""
+        """As large_string; relative paths start from the common root of all files."""
+        images = images.cast(pa.large_string())
         prefix = os.path.relpath(self.root or file.parent, self.common_root())
         if prefix == ".":
             return images
@@ -113,6 +116,20 @@ class Captions:
         prefixes = pa.scalar(prefix, pa.large_string())
         slash = pa.scalar("/", pa.large_string())
         return pc.if_else(whole, images, pc.binary_join_element_wise(prefixes, images, slash))
+
+
+def _halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in parts of at most BYTES, or of one row."""
+    rows = batch.num_rows
+    if rows <= 1 or batch.nbytes <= BYTES:
+        yield batch
+    else:
+        yield from _halves(batch.slice(0, rows // 2))
+        yield from _halves(batch.slice(rows // 2))
+
+
+def _texts(batch: pa.RecordBatch) -> Texts:
+    return Texts(*(batch[name] if name in batch.schema.names else None for name in TEXT_COLUMNS))
 
 
 def _text(column: pa.Array, file: Path, name: str) -> pa.Array:

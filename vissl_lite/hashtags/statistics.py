@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vissl_lite.hashtags.passes import Counted
+from vissl_lite.hashtags.passes import Found
 from vissl_lite.hashtags.vocabulary import TagClass, Tally
 
 POINTS = 200  # of a curve that is drawn
@@ -29,11 +29,11 @@ class Seen:
     classes_per_image: Counter[int] = field(default_factory=Counter)
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def add(self, images: int, found: Counted) -> None:
-        self.images += images
+    def add(self, found: Found) -> None:
+        self.images += len(found.counts_N)
         self.empty += found.empty
         self.broken += found.broken
-        self.tags_per_image.update(found.tags_per_image)
+        self.tags_per_image.update(dict(enumerate(np.bincount(found.counts_N).tolist())))
 
 
 def statistics(
@@ -69,6 +69,7 @@ def statistics(
         },
         "classes": {
             "kept": len(classes),
+            "with an image": sum(each.images > 0 for each in classes),
             "merged": sum(len(each.members) > 1 for each in classes),
             "members": sum(len(each.members) for each in classes),
             "below min-count": tally.rare_classes,
@@ -83,6 +84,8 @@ def statistics(
         "tags_per_image": as_list(seen.tags_per_image),
         "classes_per_image": as_list(seen.classes_per_image),
     }
+    if tally.missed is not None:
+        numbers["not in the vocabulary"] = tally.missed
     if targets is not None:
         matched = sum(not keys.isdisjoint(each) for each in targets)
         numbers["targets"] = {"all": len(targets), "with a class": matched}

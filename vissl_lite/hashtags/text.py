@@ -5,10 +5,12 @@ distinct strings: numpy finds each '#' and cuts out the run of bytes that can ho
 numbers the distinct runs, and only these, remembered from batch to batch, see the rules of
 `tags.py`. The result is that of `tags_in` on every caption.
 
-Legend: N captions, C candidates (runs of bytes with one '#'), T pairs (caption, tag).
+Legend: N captions, C candidates (runs of bytes with one '#'), P distinct ones that are
+remembered, T pairs (caption, tag).
 """
 
 import itertools
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +21,9 @@ import pyarrow.compute as pc
 from vissl_lite.hashtags.tags import tag_of, tags_in
 from vissl_lite.hashtags.utf8 import bytes_of
 
-KEEP = 1 << 19  # distinct candidates that a process remembers
+KEEP = 1 << 18  # distinct strings that a process remembers, about 100 MB with their tags
 # an ASCII byte that no tag holds ends a candidate; bytes above 127 wait for the rules
-ENDS = np.array([c < 128 and not (chr(c).isalnum() or chr(c) == "_") for c in range(256)])
+ENDS = bytes(c < 128 and not (chr(c).isalnum() or chr(c) == "_") for c in range(256))
 
 
 class Finder:
@@ -33,20 +35,23 @@ class Finder:
     Attributes:
         names: tags by their numbers; labels: distinct labels; label_of: tag -> place in `labels`,
             or -1. All grow with every batch, until they are forgotten before a batch.
+        generation: how often they were forgotten.
     """
 
     def __init__(self, label: Callable[[str], Any]):
-        self._label = label
+        self._label, self.generation = label, -1
         self._forget()
 
     def _forget(self) -> None:
+        self.generation += 1
         self.names: list[str] = []
         self.labels: list[Any] = []
         self.label_of = np.empty(0, np.int64)
         self._numbers: dict[str, int] = {}
         self._places: dict[Any, int] = {}
-        self._in_captions: dict[bytes | None, list[int]] = {}
-        self._in_lists: dict[bytes | None, list[int]] = {}
+        self._in_captions: dict[bytes | None, int] = {}  # string -> its place among all of them
+        self._in_lists: dict[bytes | None, int] = {}
+        self._count, self._flat = array("i"), array("i")  # of every place: how many tags, and them
 
     def find(
         self, captions: pa.Array | None, tags: pa.Array | None
@@ -74,28 +79,26 @@ class Finder:
         rows_C: np.ndarray,
         strings_C: pa.Array,
         rule: Callable[[str], list[str]],
-        known: dict[bytes | None, list[int]],
+        known: dict[bytes | None, int],
         rows: list[np.ndarray],
         numbers: list[np.ndarray],
     ) -> None:
         """Appends image and number of each tag that the rule finds in the strings."""
         encoded = pc.dictionary_encode(strings_C, null_encoding="encode")
-        found = []
-        for string in encoded.dictionary.to_pylist():
-            tags = known.get(string)
-            if tags is None:
-                tags = known[string] = self._numbered(rule, string)
-            found.append(tags)
-        codes_C = encoded.indices.to_numpy()
-        count_U = np.fromiter(map(len, found), np.int64, len(found))
-        flat = np.fromiter(itertools.chain.from_iterable(found), np.int64)
-        rows.append(np.repeat(rows_C, count_U[codes_C]))
-        numbers.append(flat[_ragged(count_U, codes_C)])
+        strings = encoded.dictionary.to_pylist()
+        places = list(map(known.get, strings))
+        for i in [i for i, place in enumerate(places) if place is None]:
+            places[i] = known[strings[i]] = self._learn(rule, strings[i])
+        place_C = np.array(places, np.int64)[encoded.indices.to_numpy()]
+        count_P = np.array(self._count)
+        rows.append(np.repeat(rows_C, count_P[place_C]))
+        numbers.append(np.array(self._flat)[_ragged(count_P, place_C)])
 
-    def _numbered(self, rule: Callable[[str], list[str]], string: bytes | None) -> list[int]:
-        numbers = self._numbers
-        tags = rule((string or b"").decode(errors="replace"))
-        return [numbers.setdefault(tag, len(numbers)) for tag in tags]
+    def _learn(self, rule: Callable[[str], list[str]], string: bytes | None) -> int:
+        tags, numbers = rule((string or b"").decode(errors="replace")), self._numbers
+        self._flat.extend(numbers.setdefault(tag, len(numbers)) for tag in tags)
+        self._count.append(len(tags))
+        return len(self._count) - 1
 
     def _label_new(self) -> None:
         new = list(itertools.islice(self._numbers, len(self.names), None))
@@ -119,7 +122,7 @@ def candidates(captions: pa.Array) -> tuple[np.ndarray, pa.Array]:
     hashes_C = _hashes(data)
     rows_C = np.searchsorted(offsets_N, hashes_C, side="right") - 1
     starts_C = _character_before(data, hashes_C, offsets_N[rows_C])
-    ends = np.flatnonzero(ENDS[data])
+    ends = np.flatnonzero(np.frombuffer(data.tobytes().translate(ENDS), bool))
     after_C = np.append(ends, len(data))[np.searchsorted(ends, hashes_C, side="right")]
     stops_C = np.minimum(after_C, offsets_N[rows_C + 1])
     return rows_C, _slices(data, starts_C, stops_C)
@@ -167,9 +170,9 @@ def _distinct(values: np.ndarray) -> np.ndarray:
     return values[np.diff(values, prepend=-1) != 0]
 
 
-def _ragged(count_U: np.ndarray, codes_C: np.ndarray) -> np.ndarray:
-    """Places in the concatenated lists, of lengths count_U, of the lists that codes_C name."""
-    start_U = np.cumsum(count_U) - count_U
-    count_C = count_U[codes_C]
+def _ragged(count_P: np.ndarray, place_C: np.ndarray) -> np.ndarray:
+    """Where the lists that place_C names are in the lists of lengths count_P behind one another."""
+    start_P = np.cumsum(count_P) - count_P
+    count_C = count_P[place_C]
     before_C = np.cumsum(count_C) - count_C
-    return np.arange(count_C.sum()) + np.repeat(start_U[codes_C] - before_C, count_C)
+    return np.arange(count_C.sum()) + np.repeat(start_P[place_C] - before_C, count_C)

@@ -10,7 +10,7 @@ from vissl_lite.hashtags.lexicon import SYNSET, Lexicon
 SLACK = 4  # times `top` of single tags are held before the rarest are dropped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TagClass:
     """Tags that mean the same.
 
@@ -33,6 +33,7 @@ class Tally:
 
     Attributes:
         frequency: number of tags by their count.
+        missed: the most frequent tags that a given vocabulary lacks; None without one.
     """
 
     tags: int = 0
@@ -42,6 +43,7 @@ class Tally:
     left_out_uses: int = 0
     rare_classes: int = 0  # below the least count
     beyond_classes: int = 0  # behind the most frequent `top`
+    missed: list[tuple[str, int]] | None = None
 
     def add(self, count: int) -> None:
         self.tags += 1

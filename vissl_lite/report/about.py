@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,8 +78,7 @@ def facts(run: Run) -> dict[str, str]:
 
 def command_of(run: Run) -> str:
     """As it can be given again."""
-    words = [f"'{word}'" if set(word) & set(" []{}'$*?;&|<>") else word for word in run.words]
-    return " ".join(["vissl-lite", *words])
+    return shlex.join(["vissl-lite", *run.words])
 
 
 def _length(start: dict[str, Any]) -> str:

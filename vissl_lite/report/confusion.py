@@ -21,9 +21,10 @@ def confusion(train: Look | None, test: Look | None) -> Html | None:
     count = len(train.label_N.unique())
     if count < 2:
         return None
+    if train.classes != test.classes:
+        return _left_out("the class names of labelled.train and labelled.test differ")
     if count > MOST_CLASSES:
-        text = f"Left out for {count:,} classes; config=evaluate/logistic has no such limit."
-        return section("Confusion of a linear probe", tag("p", text))
+        return _left_out(f"{count:,} classes; config=evaluate/logistic has no such limit")
     guess_N, said = predicted(train, test)
     label_N = test.label_N.numpy()
     matrix_CC = counted(label_N, guess_N)
@@ -36,6 +37,10 @@ def confusion(train: Look | None, test: Look | None) -> Html | None:
         _pairs(test, matrix_CC),
         _mistakes(test, guess_N, wrong),
     )
+
+
+def _left_out(reason: str) -> Html:
+    return section("Confusion of a linear probe", tag("p", f"Left out: {reason}."))
 
 
 def predicted(train: Look, test: Look) -> tuple[np.ndarray, str]:

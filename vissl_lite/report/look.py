@@ -68,10 +68,15 @@ class Look:
         return self.class_name(int(self.label_N[n]))
 
     def class_name(self, label: int) -> str:
-        classes = getattr(self.source, "classes", None)
         if label < 0:
             return ""
-        return str(classes[label]) if classes else f"class {label}"
+        classes = self.classes or []
+        return str(classes[label]) if label < len(classes) else f"class {label}"
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of all classes; None where the source does not know them."""
+        return getattr(self.source, "classes", None)
 
     def alt(self, n: int) -> str:
         """What a picture of image n is, for those who do not see it."""
@@ -126,6 +131,11 @@ class Looker:
         if not kept:
             raise ConfigError(f"{where}: none of its images can be read")
         x = {layer: torch.cat([f[layer] for f in found]) for layer in layers}
+        if bad := int((~x[self.model.layer].isfinite().all(1)).sum()):
+            raise ConfigError(
+                f"{where}: features of {bad:,} of {len(kept):,} images are NaN or infinite"
+                f" ({self.weights}); an earlier checkpoint may be whole"
+            )
         of_all = "all" if len(kept) == len(source) else f"{len(kept):,} of the"
         origin = f"{of_all} {len(source):,} images of {where}"
         label_N = torch.tensor(labels)

@@ -2,7 +2,7 @@
 
 Run (config, metrics.jsonl) -> about, diagnosis, evaluations, training, speed
 its source and its views    -> the contact sheet
-its newest checkpoint       -> neighbours, map, prototypes, confusion
+its newest checkpoint       -> predicted tags, neighbours, map, prototypes, confusion
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from vissl_lite.engine import checkpoint
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.errors import ConfigError
 from vissl_lite.report.about import about, compared
 from vissl_lite.report.confusion import confusion
@@ -25,7 +24,9 @@ from vissl_lite.report.page import Html, page, section, tag
 from vissl_lite.report.prototypes import prototypes
 from vissl_lite.report.runs import Run, told_apart
 from vissl_lite.report.sheet import sheet
+from vissl_lite.report.tags import tags
 from vissl_lite.report.verdict import diagnosis
+from vissl_lite.resumable import replace_text
 
 MOST_RUNS = 8  # colours and dashes
 
@@ -48,9 +49,7 @@ def write_report(
     runs = told_apart([Run.read(folder) for folder in folders])
     missing: list[str] = []
     text = of_one(runs[0], device, pictures, missing) if len(runs) == 1 else of_several(runs)
-    part = file.with_name(f"{file.name}.tmp")
-    write_text(part, text)
-    part.replace(file)
+    replace_text(file, text)
     return missing
 
 
@@ -59,6 +58,7 @@ def of_one(run: Run, device: torch.device, pictures: bool, missing: list[str]) -
     shown = [about(run), diagnosis([run]), evaluations([run]), training([run]), speed([run])]
     if pictures:
         shown.append(_or_why("Views", lambda: _views(run), missing))
+        shown.append(_or_why("Predicted tags", lambda: tags(run, device), missing))
         shown += _looked(run, device, missing)
     if missing:
         shown.append(section("Left out", tag("ul", [tag("li", why) for why in missing])))

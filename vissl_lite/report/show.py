@@ -5,6 +5,7 @@ Views with what was drawn for them, every schedule over the whole length, the or
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from vissl_lite import SCHEDULES
 from vissl_lite.config import Config
 from vissl_lite.data.sampler import Order, StepSampler
 from vissl_lite.engine.build import build_source, peak_lr
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.errors import ConfigError
 from vissl_lite.overrides import compose
 from vissl_lite.report.charts import Series, chart, short, sparkline
 from vissl_lite.report.page import Html, page, section, table, tag
 from vissl_lite.report.runs import card
 from vissl_lite.report.sheet import sheet
+from vissl_lite.resumable import replace_text
+from vissl_lite.words import Parser, check_page
 
 USAGE = """usage: vissl-lite show config=RECIPE [key=value ...] [--out FILE]
 
@@ -46,9 +48,9 @@ def main(words: Sequence[str]) -> None:
     curves = schedules_of(config, *length)
     views = _views(config, why)
     name = config.recipe or "a training"
-    command = " ".join(["vissl-lite", *rest])
+    command = shlex.join(["vissl-lite", *rest])
     parts = [_about(config, command, length, why), _schedules(config, curves, length), views]
-    write_text(file, page(f"{name}: before it begins", parts, "Nothing has been trained."))
+    replace_text(file, page(f"{name}: before it begins", parts, "Nothing has been trained."))
     print(f"{name}: {in_words(config, *length, guessed=bool(why))}")
     if why:
         print(f"neither views nor numbers of steps: {why}")
@@ -151,13 +153,9 @@ def _schedules(config: Config, curves: dict[str, list[float]], length: tuple[int
 
 def _divide(words: Sequence[str]) -> tuple[Path, list[str]]:
     """The file that --out names, and the other words."""
-    rest = list(words)
-    if "--out" not in rest:
-        return Path("show.html"), rest
-    at = rest.index("--out")
-    if at + 1 == len(rest):
-        raise ConfigError("show --out: needs a file, such as --out show.html")
-    file = Path(rest[at + 1])
-    if not file.absolute().parent.is_dir():
-        raise ConfigError(f"show --out: there is no folder {file.absolute().parent}; make it")
-    return file, rest[:at] + rest[at + 2 :]
+    parser = Parser("show")
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("show.html"))
+    given = parser.parse_intermixed_args(words)
+    check_page(given.out, "show --out")
+    return given.out, given.words
