@@ -1,6 +1,7 @@
 """What every entry of every registry owes its users, third-party entries included."""
 
 import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -264,3 +265,11 @@ def test_logger_takes_every_kind_of_record(build, name, tmp_path):
             {"kind": kind, "step": 1, "loss": 0.5, "name": "knn", "text": "x", "reason": "y"}
         )
     logger.close()
+
+
+def test_no_two_uses_of_random_numbers_share_a_stream():
+    pattern = re.compile(r"^(?:ORDER|UNIFORMS|STREAM) = (\d+)", re.MULTILINE)
+    files = (ROOT / "vissl_lite").rglob("*.py")
+    streams = [int(number) for file in files for number in pattern.findall(file.read_text())]
+    assert len(streams) > 10
+    assert len(set(streams)) == len(streams)

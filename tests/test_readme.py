@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from hydra.core.config_store import ConfigStore
 from training import small
 
 from vissl_lite import LOSSES, OPTIMIZERS
@@ -22,6 +23,7 @@ def test_the_loss_trains():
         assert small("loss=my_alignment").loss["weight"] == 1.0
     finally:
         LOSSES._entries.pop("my_alignment", None)
+        ConfigStore.instance().repo["loss"].pop("my_alignment.yaml", None)
     z_VBD = torch.randn(2, 32, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     optimizer = OPTIMIZERS.build("adamw", "optimizer", params=[{"params": [z_VBD], "lr": 0.1}])
     values = []

@@ -9,38 +9,27 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from vissl_lite import REGISTRIES, listing
+from vissl_lite import listing
 from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import save_config
-from vissl_lite.engine.tensor_files import SaveFailed
-from vissl_lite.errors import ConfigError, NonFiniteLoss, WorkerDied, did_you_mean
+from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.failures import report
 from vissl_lite.overrides import from_file, hydra_arguments, is_sweep, only_chosen
 from vissl_lite.parallel import launch
-from vissl_lite.parallel.agreement import (
-    check_agreement,
-    epitaph,
-    flat,
-    is_communication,
-    leave_note,
-    say_once,
-    shortened,
-)
-from vissl_lite.parallel.launch import Launch, ProcessFailed
+from vissl_lite.parallel.agreement import check_agreement, flat, shortened
+from vissl_lite.parallel.launch import Launch
 from vissl_lite.parallel.process import (
     adopt_launcher,
     attempt_store,
@@ -52,11 +41,8 @@ from vissl_lite.parallel.process import (
 )
 from vissl_lite.parallel.signals import shield_workers
 from vissl_lite.parallel.watchdog import Watchdog
-from vissl_lite.plugins import config_dir, load_entries, register_with_hydra
+from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
 from vissl_lite.schema import conform, plain
-
-USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
-
 
 COMMANDS = {  # the first words -> what runs with the rest of them, imported only then
     ("plan",): "vissl_lite.plan.command:main",
@@ -91,54 +77,6 @@ def main() -> None:
         leave_group()
 
 
-def report(error: Exception) -> int:
-    """Prints what the user has to know of an error, once for all ranks; returns the exit code."""
-    if isinstance(error, USER_ERRORS):
-        text, code = block(error), launch.EXIT_CONFIG
-    elif isinstance(error, (NonFiniteLoss, SaveFailed, WorkerDied)):
-        text, code = f"stopped: {error}", 1
-    elif isinstance(error, ProcessFailed):
-        text, code = error.message, error.code
-    elif is_communication(error):
-        text, code = epitaph(error), launch.EXIT_OTHER_RANK
-    else:
-        text, code = "".join(traceback.format_exception(error)).rstrip(), 1
-    if code != launch.EXIT_OTHER_RANK:
-        leave_note(error)
-    if text and say_once(text):
-        print(text, file=sys.stderr, flush=True)
-    return code
-
-
-def block(error: Exception) -> str:
-    """What the user reads: one line per problem."""
-    ours = next((e for e in _chain(error) if isinstance(e, ConfigError)), None)
-    problems = ours.problems if ours else [_in_our_words(error)]
-    count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
-    lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
-    return f"config error{count}\n  " + lines.replace("\n", "\n  ")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what caused it: OmegaConf wraps what a resolver raises."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _in_our_words(error: Exception) -> str:
-    """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and name.startswith("submitit"):
-            return 'hydra/launcher: SLURM jobs need submitit; pip install "vissl-lite[slurm]"'
-        offered = {r.group: r.names() for r in REGISTRIES.values()}
-        options = error.options or offered.get(group, [])  # Hydra knows none of a list
-        close = did_you_mean(name, options) or ";"
-        return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
-    return str(error).strip().split("\nSee https")[0]
-
-
 def _command(args: list[str]) -> int:
     load_entries()
     if args[:1] == ["list"]:
@@ -153,7 +91,18 @@ def _command(args: list[str]) -> int:
         return 0
     if args[:1] == ["rank"]:
         return _rank(Path(args[1]))
+    if args and re.fullmatch(r"\w+", args[0]):
+        raise ConfigError(_no_command(args[0]))
     return _run_hydra(args)
+
+
+def _no_command(word: str) -> str:
+    """What a single word was meant to be."""
+    if word in recipes():
+        return f"{word!r} is no command; a recipe is run by config={word}"
+    known = ["list", *map(" ".join, COMMANDS)]
+    close = did_you_mean(word, known) or ";"
+    return f"{word!r} is no command{close} there are: {', '.join(known)}, and config=RECIPE"
 
 
 # ---------------------------------------------------------------- the process that was called

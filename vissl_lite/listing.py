@@ -24,9 +24,13 @@ where time goes          vissl-lite bench step config=...
 what images cost         vissl-lite bench data config=...
 pack a data set          vissl-lite shards build FOLDER --out DIR --short-side 400
 hashtags to classes      vissl-lite hashtags build captions.parquet --out DIR
+tags of images           vissl-lite hashtags predict RUN SOURCE --out tags.tsv
+trained on the labels    vissl-lite config=evaluate/finetune init=runs/NAME/DATE
+many weights, one table  vissl-lite benchmark_suite RUN OTHER.pth
 weights for others       vissl-lite export runs/NAME/DATE --to torchvision
 features of images       vissl-lite extract MODEL SOURCE --out FOLDER
 images like this one     vissl-lite nearest FEATURES IMAGE
+those of a test set      vissl-lite duplicates TRAIN TEST --out DIR
 a run as a page          vissl-lite report RUN
 a recipe before it runs  vissl-lite show config=RECIPE
 on SLURM                 vissl-lite config=... hydra/launcher=slurm_8nodes
@@ -50,7 +54,7 @@ def print_help() -> None:
     for group, options in _choices().items():
         table.add_row(f"  {group}=", Text(", ".join(options)))
     console.print(table)
-    console.print(Text(HINTS))
+    console.print(Text(HINTS), soft_wrap=True)
 
 
 def _title(recipe: str) -> str:

@@ -60,6 +60,8 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     key, equals, value = word.partition("=")
     if not equals or word.startswith("-"):
         return [word]
+    if not key:
+        raise ConfigError(f"{word!r} sets nothing: a key is missing before =")
     if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
         _check_choice(word)
         return []

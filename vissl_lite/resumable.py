@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vissl_lite.engine.checkpoint import sync_folder
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.agreement import flat, shortened
 
@@ -15,6 +17,18 @@ def write_all(file: Any, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
+
+
+def replace_text(file: Path, text: str) -> None:
+    """The file has its old content or the new one, whenever the process is killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tmp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with tmp.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(tmp, file)
+    sync_folder(file.parent)
 
 
 def as_line(record: dict[str, Any]) -> bytes:
@@ -50,7 +64,8 @@ def lock(file: Any, taken: str) -> None:
 
 
 def check_same(own: Mapping[str, Any], there: Mapping[str, Any], other: str, remedy: str) -> None:
-    """
+    """Refuses to go on with work that was begun in another way.
+
     Args:
         own, there: all that decides the result, of this process and of what has been begun.
         other, remedy: begin and end of the sentence.

@@ -96,5 +96,33 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return convert
 
 
+def results_folder(path: Path, place: str) -> None:
+    """Makes a folder now, so that nothing is computed for one that cannot be.
+
+    Raises:
+        ConfigError: it cannot be made or written; `place` is what a message names.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{place}: {path} cannot be made ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"{place}: {path} cannot be written; name another folder")
+
+
+def check_page(file: Path, place: str) -> None:
+    """
+    Raises:
+        ConfigError: a page cannot be written there; `place` is what a message names.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"{place}: there is no folder {folder}; make it")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{place}: {folder} cannot be written; name a file elsewhere")
+    if file.is_dir():
+        raise ConfigError(f"{place}: {file} is a folder; name a file, such as {file}/page.html")
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0))

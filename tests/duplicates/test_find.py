@@ -44,7 +44,8 @@ def test_equals_one_matrix_product(rows, monkeypatch):
     assert place.tolist() == cosine.argmax(1)[order].tolist()
     assert (found.train[0], found.split[0], found.test[0]) == (3, 1, 4)
     assert found.compared == 39
-    assert found.counts.sum() == (best[best > -1] >= 0).sum()
+    assert found.counts.sum() == 39
+    assert found.counts[100:].sum() == (best >= 0.5).sum()
 
 
 def test_huge_features_do_not_overflow():
@@ -64,3 +65,19 @@ def test_features_that_cannot_be_compared_are_refused(train, message):
     x = np.ones((2, 5), np.float32)
     with pytest.raises(ConfigError, match=message):
         find(Rows(x, **train), [Rows(x)], "res5", 0.5, CPU)
+
+
+def test_equal_images_have_cosine_1_and_are_counted():
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    found = find(Rows(x), [Rows(x)], "res5", 0.5, CPU)
+    assert found.cosine.max() <= 1
+    np.testing.assert_allclose(found.cosine, 1, atol=1e-6)
+    assert found.counts[-1] == found.counts.sum() == 200
+
+
+def test_a_broken_test_image_is_near_to_nothing():
+    train, test = -np.ones((1, 5), np.float32), np.ones((2, 5), np.float32)
+    test[0] = np.nan
+    found = find(Rows(train), [Rows(test)], "res5", -1.5, CPU)
+    assert found.test.tolist() == [1]
+    assert found.cosine[0] == pytest.approx(-1)

@@ -63,6 +63,7 @@ def test_the_table_is_read_back(tmp_path):
         ("a\tb\n", r"is no sample\.tsv"),
         ("same\tcosine\tstands for\nyes\t1\t1\n", "'yes' in column 'same'; write 1 or 0"),
         ("same\tcosine\tstands for\n1\t1\t1\n\t1\t1\n", "has 1 judged pairs; fill in"),
+        ("same\tcosine\tstands for\n1\t0,9\t1\n0\t0,8\t1\n", "without numbers .*'0,9'"),
     ],
 )
 def test_what_is_no_judged_sample(tmp_path, text, message):

@@ -9,7 +9,7 @@ from command import command
 from distributed import run_ranks
 from training import SMALL, composed, records, small, trained
 
-from vissl_lite import ConfigError
+from vissl_lite import EVALUATIONS, ConfigError
 from vissl_lite.engine.evaluate import evaluate_weights
 from vissl_lite.engine.journal import save_config
 from vissl_lite.schema import plain
@@ -60,6 +60,20 @@ def test_several_evaluations_and_no_weights(tmp_path):
     assert {name.partition(".")[0] for name in results} == {"knn", "linear"}
     assert 0.2 < results["knn.top1"] < 1
     assert "no weights given" in records(tmp_path, "note")[0]["text"]
+
+
+class Killed:
+    def evaluate(self, bench):
+        raise KeyboardInterrupt
+
+
+def test_results_are_kept_as_they_come(tmp_path, monkeypatch):
+    monkeypatch.setitem(EVALUATIONS._entries, "killed", Killed)
+    config = evaluation(None, "++init=null", "evaluations=[knn]", "++evaluations.killed={}")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_weights(config, tmp_path)
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["knn.top1"] == records(tmp_path, "eval")[0]["top1"]
 
 
 def evaluate_on_rank(rank, world, folder, run_dir):

@@ -17,6 +17,7 @@ from vissl_lite.config import Labelled
 from vissl_lite.data.random import generator
 from vissl_lite.engine.bench import Bench
 from vissl_lite.evaluations.clusters import STREAM, Clusters, kmeans, nmi_and_purity
+from vissl_lite.evaluations.logistic import Logistic
 
 
 def naive(cluster, label):
@@ -99,6 +100,18 @@ def test_a_collapsed_model_has_no_information():
     metrics = Clusters(starts=2).evaluate(CollapsedBench())
     assert metrics["nmi"] == 0
     assert metrics["purity"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_features_that_are_no_numbers_are_refused():
+    model = small_model()
+    torch.nn.init.constant_(next(model.trunk.parameters()), torch.nan)
+    sources = {"train": SomeDigits(20), "test": SomeDigits(9)}
+    labelled = Labelled(size=8, transforms=[])
+    bench = Bench(model, labelled, sources, device=CPU, numerics=FP32)
+    with pytest.raises(ConfigError, match=r"layer res5 are nan or inf for 20 of 20 images; take"):
+        Clusters().evaluate(bench)
+    with pytest.raises(ConfigError, match=r"layer res5 are nan or inf for 20 of 20 images; take"):
+        Logistic().evaluate(bench)
 
 
 def test_the_assignments_are_left_behind(tmp_path):

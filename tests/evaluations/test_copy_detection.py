@@ -114,6 +114,13 @@ def test_the_default_edits_are_harder():
     assert 0 < metrics["recall_at_1"] < 0.9
 
 
+def test_edits_of_another_size_are_told_before_anything_is_computed():
+    bench = small_bench()
+    bench.features, bench.labelled = None, replace(bench.labelled, size=12)
+    with pytest.raises(ConfigError, match=r"copy_detection\.edits\[0\]: its transforms give 8x8"):
+        CopyDetection(edits=["gaussian_blur"]).evaluate(bench)
+
+
 def test_mistakes():
     with pytest.raises(ConfigError, match=r"evaluations\.copy_detection\.whiten: 0; needs 1"):
         CopyDetection(whiten=0)

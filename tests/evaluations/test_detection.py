@@ -414,6 +414,15 @@ def test_unreadable_images_are_told(folder, tmp_path):
     ]
 
 
+def test_no_readable_image_to_train_on(folder, tmp_path):
+    shutil.copytree(folder / "few", tmp_path / "few")
+    for file in (tmp_path / "few" / "images").iterdir():
+        file.write_bytes(b"no image")
+    bench, _ = bench_in(None, cheap_model())
+    with pytest.raises(ConfigError, match=r"images_train: not one image can be read, such as 00"):
+        Detection(**files(tmp_path, "few", "few"), **SMALL, iterations=2).evaluate(bench)
+
+
 def test_categories_must_be_the_same(folder, tmp_path):
     given = files(folder)
     content = json.loads((folder / "test" / "annotations.json").read_text())

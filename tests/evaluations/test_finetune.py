@@ -17,6 +17,7 @@ from vissl_lite.engine.build import build_model
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.engine.weights import load_into
+from vissl_lite.evaluations import finetune
 from vissl_lite.evaluations._finetune import Overseer, write_weights
 from vissl_lite.evaluations._finetune_config import start_from, training
 from vissl_lite.evaluations.accuracy import Accuracy
@@ -255,6 +256,13 @@ def test_two_processes(tmp_path):
 def test_wrong_settings(settings, message):
     with pytest.raises(ConfigError, match=rf"evaluations\.finetune\.{message}"):
         Finetune(**settings)
+
+
+def test_a_share_that_is_too_small_is_told_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "world_size", lambda: 64)
+    with pytest.raises(ConfigError, match=r"shares: 1pct are 10 images for 64 processes"):
+        Finetune().evaluate(bench_of(tmp_path))
+    assert not (tmp_path / "evaluations").exists()
 
 
 def test_without_a_run(tmp_path):

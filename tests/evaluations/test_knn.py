@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from distributed import run_ranks
 from evaluations.pixels import PixelBench, digits
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -120,10 +119,10 @@ def evaluate_on_rank(rank, world, test_images):
     return KNN(k=(20, 200)).evaluate(PixelBench(test_images=test_images))
 
 
-@pytest.mark.parametrize(("world", "images"), [(2, None), (3, 2)])
-def test_the_same_on_several_processes(world, images):
+@pytest.mark.parametrize("images", [None, 2])
+def test_the_same_on_several_processes(images, ranks):
     alone = evaluate_on_rank(0, 1, images)
-    assert run_ranks(evaluate_on_rank, world, images) == [alone] * world
+    assert ranks(3)(evaluate_on_rank, images) == [alone] * 3
 
 
 def test_builds_from_a_config():

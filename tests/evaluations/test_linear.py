@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from distributed import run_ranks
 from engine.some_digits import FP32, SomeDigits, small_model
 from evaluations.pixels import PixelBench, digits
 from sklearn.linear_model import LogisticRegression
@@ -177,9 +176,9 @@ def evaluate_on_rank(rank, world, rates):
 
 
 @pytest.mark.parametrize("rates", [(0.01, 0.03, 0.1), (0.03,)])
-def test_the_same_on_several_processes(rates):
+def test_the_same_on_several_processes(rates, ranks):
     alone = evaluate_on_rank(0, 1, rates)
-    for metrics in run_ranks(evaluate_on_rank, 3, rates):
+    for metrics in ranks(3)(evaluate_on_rank, rates):
         assert metrics == pytest.approx(alone, abs=0.004)  # one image: sums in another order
 
 
@@ -227,9 +226,9 @@ def augmented_on_rank(rank, world):
     return LinearProbe(layers, rates, epochs=2, augment=FLIPS).evaluate(small_bench())
 
 
-def test_augmented_on_several_processes():
+def test_augmented_on_several_processes(ranks):
     alone = augmented_on_rank(0, 1)
-    for metrics in run_ranks(augmented_on_rank, 2):
+    for metrics in ranks(3)(augmented_on_rank):
         assert metrics == pytest.approx(alone, abs=0.004)  # one image
 
 
@@ -253,6 +252,12 @@ def test_builds_from_a_config():
 def test_no_epochs_are_an_error():
     with pytest.raises(ConfigError, match=r"linear: epochs and batch_size need to be 1 or more"):
         LinearProbe(epochs=0)
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rates": (0.1, 0)}, {"weight_decays": (-1e-4,)}])
+def test_rates_and_decays_out_of_range(wrong):
+    with pytest.raises(ConfigError, match=r"learning_rates need to be above 0, weight_decays 0 or"):
+        LinearProbe(**wrong)
 
 
 @pytest.mark.parametrize("empty", ["learning_rates", "weight_decays"])

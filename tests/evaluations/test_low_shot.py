@@ -138,6 +138,11 @@ def test_deterministic_by_seed():
     assert first == again != other
 
 
+def test_a_negative_seed_is_a_seed():
+    settings = {"shots": (1,), "draws": 1, "classifiers": ("svm",), "C": (1.0,)}
+    assert LowShot(**settings, seed=-1).evaluate(PixelBench())["top1"] > 0.3
+
+
 def test_builds_from_a_config():
     config = {"shots": [3], "classifiers": ["logistic"]}
     built = EVALUATIONS.build(config, "evaluations.low_shot")

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from distributed import run_ranks
 from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -98,10 +97,10 @@ def evaluate_on_rank(rank, world):
     return Multilabel(C=(1.0,)).evaluate(bench_of(DigitsTags(60), DigitsTags(41, split="test"), 16))
 
 
-def test_of_a_model_on_several_processes():
+def test_of_a_model_on_several_processes(ranks):
     alone = evaluate_on_rank(0, 1)
     assert 0 < alone["mAP"] < 1
-    for metrics in run_ranks(evaluate_on_rank, 2):
+    for metrics in ranks(3)(evaluate_on_rank):
         assert metrics == pytest.approx(alone, abs=1e-3)
 
 
@@ -138,10 +137,10 @@ def exchange_on_rank(rank, world):
     return tags.values_T.tolist(), tags.offsets.tolist()
 
 
-def test_tags_of_all_processes_in_the_order_of_the_source():
+def test_tags_of_all_processes_in_the_order_of_the_source(ranks):
     alone = [0, 0, 1, 0, 1, 2, 0, 0, 1], [0, 0, 1, 3, 6, 6, 7, 9]
     assert exchange_on_rank(0, 1) == alone
-    assert run_ranks(exchange_on_rank, 3) == [alone] * 3
+    assert ranks(3)(exchange_on_rank) == [alone] * 3
 
 
 def test_builds_from_a_config():

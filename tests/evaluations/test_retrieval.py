@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from distributed import run_ranks
 from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from evaluations.pixels import PixelBench, digits
 from sklearn.decomposition import PCA
@@ -146,10 +145,10 @@ def evaluate_on_rank(rank, world, images, gallery):
     return Retrieval(gallery=gallery, whiten=10).evaluate(bench)
 
 
-@pytest.mark.parametrize(("world", "images", "gallery"), [(2, 101, "test"), (3, 2, "train")])
-def test_the_same_on_several_processes(world, images, gallery):
+@pytest.mark.parametrize(("images", "gallery"), [(101, "test"), (2, "train")])
+def test_the_same_on_several_processes(images, gallery, ranks):
     alone = evaluate_on_rank(0, 1, images, gallery)
-    for metrics in run_ranks(evaluate_on_rank, world, images, gallery):
+    for metrics in ranks(3)(evaluate_on_rank, images, gallery):
         assert metrics == pytest.approx(alone, abs=1e-6)
 
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from vissl_lite import EVALUATIONS, HEADS, TRANSFORMS, ConfigError
 from vissl_lite.config import Labelled
 from vissl_lite.engine.bench import Bench
+from vissl_lite.evaluations import robustness
 from vissl_lite.evaluations.robustness import Robustness, all_kinds
 from vissl_lite.model import SSLModel
 from vissl_lite.plugins import load_entries
@@ -82,11 +83,21 @@ def test_the_models_own_scorer():
     assert metrics["top1_clean"] == pytest.approx((logits.argmax(1).numpy() == label).mean())
 
 
-@pytest.mark.parametrize(("outputs", "given"), [(3, 3), (None, 0)])
-def test_a_scorer_of_other_classes_is_refused(outputs, given):
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [(3, "has 3 outputs, the labelled images have 10 classes"), (None, "model has no classifier")],
+)
+def test_a_scorer_of_other_classes_is_refused(outputs, message):
     model = small_model() if outputs else SSLModel(small_model().trunk, mean=[0], std=[1])
-    with pytest.raises(ConfigError, match=rf"gives the 10 classes .* it gives {given} logits"):
-        Robustness(TWO, classifier="scorer").evaluate(small_bench(model=model))
+    with pytest.raises(ConfigError, match=rf"robustness\.classifier: the .*{message}.* or knn"):
+        Robustness(TWO, classifier="scorer").check(small_bench(model=model))
+
+
+def test_a_process_without_a_test_image(monkeypatch):
+    monkeypatch.setattr(robustness, "rank", lambda: 1)
+    monkeypatch.setattr(robustness, "world_size", lambda: 2)
+    metrics = Robustness(TWO[:1], (1,)).evaluate(small_bench(test=SomeDigits(1)))
+    assert metrics["top1_clean"] == metrics["top1"] == 0  # rank 0 would have the only one
 
 
 def test_all_kinds_at_all_severities():

@@ -1,6 +1,7 @@
 """IoU against scikit-learn; label maps, crops; a tiny training on a CNN and on a ViT."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,6 +262,17 @@ def test_mistakes(tmp_path, label, changes, message):
 def test_layers_and_sizes_that_do_not_fit(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         with_maps(tmp_path, **changes).evaluate(bench_in(None)[0])
+
+
+def test_more_categories_than_a_byte_tells_apart(folder, tmp_path):
+    given = files(folder)
+    for split in ("train", "test"):
+        content = json.loads(Path(given[f"labels_{split}"]).read_text())
+        content["categories"] += [{"id": 1000 + k, "name": str(k)} for k in range(255)]
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+        given[f"labels_{split}"] = str(tmp_path / f"{split}.json")
+    with pytest.raises(ConfigError, match=r"labels_train: 2\d\d classes; no more than 255"):
+        Segmentation(**given)
 
 
 def test_builds_from_a_config(folder):

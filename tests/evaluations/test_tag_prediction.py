@@ -72,6 +72,14 @@ def test_another_vocabulary_is_refused():
         TagPrediction(test=TEST).evaluate(bench(tags=12))
 
 
+def test_another_training_than_the_models_is_refused():
+    """As in an evaluation afterwards whose data.source is not that of the run."""
+    this = bench()
+    this.config.data.source = {"name": "digits"}
+    with pytest.raises(ConfigError, match=r"data\.source, Digits.* has not the vocabulary of"):
+        TagPrediction(test=TEST).check(this)
+
+
 def test_no_test_images_are_refused():
     with pytest.raises(ConfigError, match=r"tag_prediction\.test: missing; name a source"):
         TagPrediction().evaluate(bench())

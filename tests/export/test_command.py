@@ -105,4 +105,4 @@ def test_mistakes(words, message, tmp_path):
 
 def test_help(tmp_path):
     done = command("export", "--help", cwd=tmp_path)
-    assert done.stdout.startswith("usage: vissl-lite export WEIGHTS --to safetensors|torchvision")
+    assert done.stdout.startswith("usage: vissl-lite export WEIGHTS --to TARGET")

@@ -72,6 +72,13 @@ def test_torchscript_is_refused(tmp_path):
         read_file(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("content", [b"", b"xx", b"<html>404</html>", b"PK\x03\x04xx"])
+def test_what_is_no_weights_is_said(content, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"is neither \.safetensors nor written by torch\.save"):
+        read_file(tmp_path / "x.pth")
+
+
 def test_damaged_files(tmp_path):
     (tmp_path / "x").write_bytes(b"hello world")
     with pytest.raises(ConfigError, match=r"neither \.safetensors nor written by torch\.save"):

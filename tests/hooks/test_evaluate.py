@@ -132,6 +132,13 @@ def test_processes_agree_when_one_gets_sigterm(tmp_path):
     assert run_ranks(terminated_on_rank, 2, str(tmp_path)) == [[1, 2], [1, 2]]
 
 
+def test_a_setting_that_does_not_fit_is_told_before_the_first_step(tmp_path):
+    overrides = (LABELLED, "hooks=[evaluate]", "evaluations=[knn]", "++evaluations.knn.layer=res9")
+    with pytest.raises(ConfigError, match="has no layer 'res9'; did you mean 'res5'"):
+        trained(small(*overrides), tmp_path)
+    assert not records(tmp_path)
+
+
 def test_training_is_not_changed(tmp_path):
     overrides = (*EPOCHS_OF_ONE_STEP, "++train.epochs=4")
     hook = (LABELLED, "hooks=[evaluate]", "evaluations=[knn]", "++hooks.evaluate.at_start=true")

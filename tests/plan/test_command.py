@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vissl_lite.cli import block
 from vissl_lite.errors import ConfigError
+from vissl_lite.failures import block
 from vissl_lite.overrides import compose
 from vissl_lite.plan.command import main, plan_of
 from vissl_lite.plan.html import page

@@ -1,6 +1,8 @@
 """Features against those of the engine; neighbours, map, prototypes, confusion against sklearn."""
 
+import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,3 +124,18 @@ def test_confusion_is_that_of_sklearn(looker, test):
     assert np.array_equal(counted(test.label_N.numpy(), guess_N), expected)
     assert f"is right for {(guess_N == test.label_N.numpy()).mean():.1%}" in confusion(train, test)
     assert confusion(None, test) is None
+
+
+def test_classes_of_other_names_are_not_confused(looker, test):
+    fewer = dataclasses.replace(test, source=SimpleNamespace(classes=["a", "b"]))
+    assert fewer.class_name(1) == "b"
+    assert fewer.class_name(7) == "class 7"
+    assert "labelled.train and labelled.test differ" in confusion(looker.split("train"), fewer)
+
+
+def test_features_that_are_no_numbers_are_said(looker, monkeypatch):
+    model = copy.deepcopy(looker.model)
+    next(model.parameters()).data.fill_(float("nan"))
+    monkeypatch.setattr(looker, "model", model)
+    with pytest.raises(ConfigError, match=r"labelled\.test: features of \d+ of \d+ images are NaN"):
+        looker.split("test")

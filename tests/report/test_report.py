@@ -123,6 +123,8 @@ def test_the_command(run_dir, tmp_path):
     done = command("report", str(run_dir), "--out", "no/a.html", cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no folder" in done.stderr
+    done = command("report", str(run_dir), "--out", ".", cwd=tmp_path)
+    assert (done.returncode, "is a folder; name a file" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

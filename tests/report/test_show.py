@@ -34,7 +34,7 @@ def test_schedules_are_those_of_the_training():
 
 def test_without_the_images(tmp_path):
     recipe = "config=pretrain/swav/resnet50_in1k_800ep"
-    done = command("show", recipe, "--out", "a.html", cwd=tmp_path)
+    done = command("show", recipe, "--out=a.html", cwd=tmp_path)
     assert done.returncode == 0
     assert "800 epochs in steps of 4,096 images" in done.stdout
     assert "neither views nor numbers of steps: data.source.path" in done.stdout
@@ -46,4 +46,8 @@ def test_without_the_images(tmp_path):
 def test_mistakes(tmp_path):
     done = command("show", "config=quickstart", "--out", cwd=tmp_path)
     assert done.returncode == 2
-    assert "show --out: needs a file" in done.stderr
+    assert "show: argument --out: expected one argument" in done.stderr
+    done = command("show", "config=quickstart", "--ot", "a.html", cwd=tmp_path)
+    assert (done.returncode, "unrecognized arguments: --ot" in done.stderr) == (2, True)
+    done = command("show", "config=quickstart", "--out=.", cwd=tmp_path)
+    assert (done.returncode, "show --out: . is a folder" in done.stderr) == (2, True)

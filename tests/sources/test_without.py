@@ -45,10 +45,10 @@ def test_labels_are_kept(tmp_path):
     assert found[2].label == digits[3].label
 
 
-def test_names_may_hold_tabs(tmp_path):
-    write_list(tmp_path / "out.tsv", {7: "a\tb", 2: "ü 東"})
+def test_names_may_hold_tabs_and_ends_of_lines(tmp_path):
+    write_list(tmp_path / "out.tsv", {7: "a\tb", 2: "ü 東", 9: "c\n5\td"})
     index, names = read_list(tmp_path / "out.tsv")
-    assert (index.tolist(), names) == ([2, 7], ["ü 東", "a\tb"])
+    assert (index.tolist(), names) == ([2, 7, 9], ["ü 東", "a\tb", "c 5\td"])
 
 
 @pytest.mark.parametrize("text", ["", "a\nb\n", "index\tname\nx\ty\n", "index\tname\n3\n"])

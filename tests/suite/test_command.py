@@ -194,6 +194,8 @@ def test_a_file_that_belongs_to_no_run(run, tmp_path):
         (["{run}", "evaluations.knn.k=[0]", "evaluations=[knn]"], "evaluations.knn.k: [0]"),
         (["{run}/nothing"], "is no run, no checkpoint, no file"),
         (["{run}", "--wach"], "unrecognized arguments: --wach"),
+        (["{run}", "=3"], "'=3' sets nothing: a key is missing before ="),
+        (["{run}", *KNN, "--out={run}/config.yaml"], "config.yaml cannot be made (File exists)"),
     ],
 )
 def test_mistakes(run, tmp_path, words, message):

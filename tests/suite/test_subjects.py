@@ -107,6 +107,8 @@ def test_nothing_there(run, tmp_path):
         subjects_of(Named.parse("swav_resnet5"))
     with pytest.raises(ConfigError, match=r"\[knn\] is no run.*did you mean 'evaluations'"):
         subjects_of(Named.parse("evaluatons=[knn]"))
+    with pytest.raises(ConfigError, match=r"did you mean 'evaluations\.knn\.k=\[3\]'"):
+        subjects_of(Named.parse("knn.k=[3]"))
     for checkpoint in (run / "checkpoints").glob("step*"):
         checkpoint.rename(tmp_path / checkpoint.name)
     with pytest.raises(ConfigError, match="has no complete checkpoint; --watch waits"):

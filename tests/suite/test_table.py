@@ -72,8 +72,8 @@ def test_labels_do_not_steer_the_terminal():
 def test_rows_of_different_images_do_not_compare():
     other = {"evaluation": {}, "labelled": {"size": 3}, "precision": "fp32"}
     table = Table.of([result(), result(label="b", settings=other)])
-    assert "different labelled images" in shown(table)
-    assert "different labelled images" not in shown(some_table())
+    assert "differ in labelled.size and do not compare" in shown(table)
+    assert "do not compare" not in shown(some_table())
 
 
 def test_csv_has_every_metric_in_full_precision(tmp_path):
@@ -88,3 +88,18 @@ def test_csv_has_every_metric_in_full_precision(tmp_path):
     ]
     assert float(lines[0]["value"]) == value
     assert lines[2]["problem"] == "a,\n'b'"
+
+
+def test_what_is_no_number_is_not_the_best():
+    values = {"a": float("nan"), "b": 0.25, "c": 0.5}
+    table = Table.of([result(label=label, metrics={"top1": v}) for label, v in values.items()])
+    assert table.best("knn") == 0.5
+    assert [table.cell(row, "knn") for row in table.rows] == ["nan", "0.2500", "0.5000*"]
+
+
+def test_every_problem_has_a_sign():
+    table = Table.of([result(label=f"{i}", problem=f"no {i}") for i in range(60)])
+    signs = [table.cell(row, "knn") for row in table.rows]
+    assert len(set(signs)) == 60
+    assert (signs[0], signs[51], signs[52], signs[59]) == ("- (a)", "- (Z)", "- (1)", "- (8)")
+    assert "(8) no 59" in table.notes()

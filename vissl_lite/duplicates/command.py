@@ -6,17 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vissl_lite.duplicates.find import Pairs, find
 from vissl_lite.duplicates.page import write_page
-from vissl_lite.duplicates.threshold import choose, read_sample, sample, write_sample
+from vissl_lite.duplicates.threshold import choose, read_sample, sample, sampled, write_sample
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract.stored import open_features
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.plugins import load_entries
-from vissl_lite.sources.without import write_list
-from vissl_lite.words import Parser
+from vissl_lite.resumable import replace_text
+from vissl_lite.sources.without import one_line, write_list
+from vissl_lite.words import Parser, results_folder, whole
 
 USAGE = """usage: vissl-lite duplicates TRAIN TEST [TEST ...] --out DIR [options]
 
@@ -26,7 +25,7 @@ copies that are merely scaled or compressed again.
 
 --out DIR         gets duplicates.tsv, the list for the source `without`; pairs.html, the pairs to
                   look at; pairs.tsv, all of them; sample.tsv, pairs to judge
---threshold T     cosine from which on two images are the same; default 0.95
+--threshold T     cosine from which on two images are the same; default 0.95; 1: equal features
 --sample FILE     sample.tsv with its first column filled in: chooses the threshold
 --floor F         pairs below it are not kept; default: 0.25 below the threshold
 --judge N         pairs in sample.tsv; default 100
@@ -36,6 +35,7 @@ copies that are merely scaled or compressed again.
 train without them:  data.source='{name: without, source: {...}, list: DIR/duplicates.tsv}'
 """
 THRESHOLD, MARGIN = 0.95, 0.25
+ROUNDING = 1e-6  # by so much float32 may miss a cosine of 1
 
 
 def main(words: Sequence[str]) -> int:
@@ -57,6 +57,7 @@ def main(words: Sequence[str]) -> int:
     floor = threshold - MARGIN if options.floor is None else options.floor
     if floor > threshold:
         raise ConfigError(f"duplicates --floor: {floor:g} is above the threshold {threshold:g}")
+    results_folder(options.out, "duplicates --out")
     _run(options, threshold, chosen_by, floor)
     return 0
 
@@ -66,21 +67,20 @@ def _run(options: argparse.Namespace, threshold: float, chosen_by: str, floor: f
     layer = options.layer or next(iter(train.meta["layers"]))
     pairs = find(train, tests, layer, floor, choose_device(options.device))
     names = [
-        (train.name(int(n)), tests[s].name(int(m)))
+        (one_line(train.name(int(n))), one_line(tests[s].name(int(m))))
         for n, m, s in zip(pairs.train, pairs.test, pairs.split)
     ]
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
     left_out = pairs.cosine >= threshold
-    write_list(
-        out / "duplicates.tsv",
-        {int(n): names[p][0] for p, n in enumerate(pairs.train) if left_out[p]},
-    )
-    _write_pairs(out / "pairs.tsv", pairs, names)
-    judged = _write_sample(out / "sample.tsv", pairs, names, options.judge)
+    part = out / "duplicates.tmp"  # a list that is cut off would pass for a whole one
+    write_list(part, {int(n): names[p][0] for p, n in enumerate(pairs.train) if left_out[p]})
+    part.replace(out / "duplicates.tsv")
+    columns = [(a.replace("\t", " "), b.replace("\t", " ")) for a, b in names]
+    _write_pairs(out / "pairs.tsv", pairs, columns)
+    judged = _write_sample(out / "sample.tsv", pairs, columns, options.judge)
     metas = [features.meta for features in (train, *tests)]
     text = write_page(pairs, names, threshold, chosen_by, metas, judged)
-    (out / "pairs.html").write_text(text, encoding="utf-8")
+    replace_text(out / "pairs.html", text)
     print(summary(out, pairs, int(left_out.sum()), threshold, chosen_by))
 
 
@@ -100,23 +100,30 @@ def summary(out: Path, pairs: Pairs, left_out: int, threshold: float, chosen_by:
 
 def _write_pairs(file: Path, pairs: Pairs, names: list[tuple[str, str]]) -> None:
     lines = ["cosine\tindex\ttest set\ttest index\tname\ttest name"]
-    columns = zip(pairs.cosine, pairs.train, pairs.split, pairs.test, names)
-    lines += [f"{c:.6f}\t{n}\t{s}\t{m}\t{a}\t{b}" for c, n, s, m, (a, b) in columns]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = zip(pairs.cosine.tolist(), pairs.train, pairs.split, pairs.test, names)
+    lines += [f"{_text(c)}\t{n}\t{s}\t{m}\t{a}\t{b}" for c, n, s, m, (a, b) in columns]
+    replace_text(file, "\n".join(lines) + "\n")
 
 
-def _write_sample(file: Path, pairs: Pairs, names: list[tuple[str, str]], size: int) -> list[int]:
-    """The pairs of the sample; a sample that is there already, maybe judged, stays."""
-    if not len(pairs.cosine):
-        return []
-    chosen, weight = sample(pairs, size)
-    rows = [
-        ("", f"{pairs.cosine[p]:.6f}", f"{w:g}", *names[p], i + 1)
-        for i, (p, w) in enumerate(zip(chosen.tolist(), weight.tolist()))
-    ]
-    if not file.is_file():
+def _write_sample(
+    file: Path, pairs: Pairs, names: list[tuple[str, str]], size: int
+) -> dict[int, int]:
+    """Number -> pair of the sample; a sample that is there already, maybe judged, stays."""
+    if len(pairs.cosine) and not file.is_file():
+        chosen, weight = sample(pairs, size)
+        rows = [
+            ("", _text(float(pairs.cosine[p])), f"{w:g}", *names[p], i + 1)
+            for i, (p, w) in enumerate(zip(chosen.tolist(), weight.tolist()))
+        ]
         write_sample(file, rows)
-    return np.asarray(chosen).tolist()
+    known = {(_text(c), *names[p]): p for p, c in enumerate(pairs.cosine.tolist())}
+    numbers = sampled(file) if file.is_file() else {}
+    return {number: known[pair] for number, pair in numbers.items() if pair in known}
+
+
+def _text(cosine: float) -> str:
+    """All its digits: a threshold at a judged pair must not miss that pair."""
+    return f"{cosine:.9g}"
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -126,7 +133,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threshold", type=_cosine)
     parser.add_argument("--sample", type=_path)
     parser.add_argument("--floor", type=_cosine)
-    parser.add_argument("--judge", type=int, default=100)
+    parser.add_argument("--judge", type=whole(10, 10**6), default=100)
     parser.add_argument("--layer")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_intermixed_args(words)
@@ -146,4 +153,4 @@ def _cosine(text: str) -> float:
         value = float("nan")
     if not -1 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no cosine; give -1 to 1")
-    return value
+    return min(value, 1 - ROUNDING)

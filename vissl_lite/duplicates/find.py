@@ -29,7 +29,7 @@ class Pairs:
         split: int64 [P], which of the test sets.
         cosine: float32 [P].
         compared: training images that were looked at.
-        counts: int64 [`BINS`], of all of them by cosine.
+        counts: int64 [`BINS`], of all of them by cosine; those below 0 are in the first.
     """
 
     train: np.ndarray
@@ -58,15 +58,15 @@ def find(
     """
     for features in tests:
         _check_comparable(train.meta, features.meta, layer)
-    test_MD = [_units(features, layer, device) for features in tests]
+    units = [_units(features, layer, device) for features in tests]
     rows: list[list[np.ndarray]] = []
     counts, compared = np.zeros(BINS, np.int64), 0
     with counter("comparing training images", len(train)) as progress:
         for start, block in train.blocks(layer):
             x_ND, valid_N = _unit(torch.from_numpy(np.array(block, np.float32)).to(device))
-            cosine_N, split_N, test_N = (t.cpu().numpy() for t in best(x_ND, test_MD))
+            cosine_N, split_N, test_N = (t.cpu().numpy() for t in best(x_ND, units))
             valid = valid_N.cpu().numpy()
-            counts += np.histogram(cosine_N[valid], BINS, (0, 1))[0]
+            counts += np.histogram(cosine_N[valid].clip(0, 1), BINS, (0, 1))[0]
             compared += int(valid.sum())
             near = np.flatnonzero(valid & (cosine_N >= floor))
             rows.append([start + near, test_N[near], split_N[near], cosine_N[near]])
@@ -76,24 +76,31 @@ def find(
     return Pairs(*(column[order] for column in columns), compared, counts)
 
 
-def best(x_ND: Tensor, tests_MD: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """[N] each: the largest cosine, in which test set, and where in it; of equal ones the first."""
+def best(x_ND: Tensor, tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """[N] each: the largest cosine, in which test set, and where in it; of equal ones the first.
+
+    Args:
+        x_ND: rows of length 1.
+        tests: of each test set rows of length 1, [M, D], and their places in it, [M].
+    """
     cosine_N = x_ND.new_full((len(x_ND),), -2.0)
     split_N = torch.zeros(len(x_ND), dtype=torch.int64, device=x_ND.device)
     test_N = torch.zeros_like(split_N)
-    for s, y_MD in enumerate(tests_MD):
+    for s, (y_MD, place_M) in enumerate(tests):
         for start in range(0, len(y_MD), ROWS):
-            found_N, place_N = (x_ND @ y_MD[start : start + ROWS].T).max(dim=1)
+            found_N, nearest_N = (x_ND @ y_MD[start : start + ROWS].T).max(dim=1)
             better_N = found_N > cosine_N
             cosine_N = torch.where(better_N, found_N, cosine_N)
             split_N = torch.where(better_N, s, split_N)
-            test_N = torch.where(better_N, start + place_N, test_N)
-    return cosine_N, split_N, test_N
+            test_N = torch.where(better_N, place_M[start + nearest_N], test_N)
+    return cosine_N.clamp(max=1), split_N, test_N
 
 
-def _units(features: Features, layer: str, device: torch.device) -> Tensor:
+def _units(features: Features, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of length 1 of the images that are not broken, and their places."""
     rows = [torch.from_numpy(np.array(block, np.float32)) for _, block in features.blocks(layer)]
-    return _unit(torch.cat(rows).to(device))[0]
+    y_MD, valid_M = _unit(torch.cat(rows).to(device))
+    return y_MD[valid_M], valid_M.nonzero()[:, 0]
 
 
 def _unit(x_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from vissl_lite import SOURCES
 from vissl_lite.data.decode import BrokenImage, decode
 from vissl_lite.duplicates.find import BINS, Pairs
+from vissl_lite.errors import ConfigError
 from vissl_lite.report.charts import Series, chart
 from vissl_lite.report.page import Html, details, page, section, tag
 from vissl_lite.report.pictures import picture, tiles
@@ -26,14 +27,17 @@ class Images:
         self.sources: dict[int, Any] = {}
 
     def picture(self, s: int, index: int, name: str) -> Html:
-        if s not in self.sources:
-            self.sources[s] = SOURCES.build(self.configs[s], "duplicates")
         try:
-            sample = self.sources[s][index]
+            sample = self._source(s)[index]
             pixels = np.asarray(decode(sample.image, sample.name))
-        except BrokenImage:
+        except (BrokenImage, ConfigError, IndexError):  # or the source has gone, or shrunk
             return tag("span", f"{name}: cannot be read")
         return picture(pixels, name, SIDE)
+
+    def _source(self, s: int) -> Any:
+        if s not in self.sources:
+            self.sources[s] = SOURCES.build(self.configs[s], "duplicates")
+        return self.sources[s]
 
 
 def write_page(
@@ -42,14 +46,14 @@ def write_page(
     threshold: float,
     chosen_by: str,
     metas: Sequence[dict[str, Any]],
-    numbers: Sequence[int],
+    numbers: Mapping[int, int],
 ) -> str:
     """The page.
 
     Args:
         names: of the training and the test image of each pair.
         metas: of the features: training first, then the test sets.
-        numbers: pairs of the sample, which column "page" of sample.tsv names, in its order.
+        numbers: of column "page" of sample.tsv -> pair.
     """
     images = Images(metas)
     above = int((pairs.cosine >= threshold).sum())
@@ -58,16 +62,16 @@ def write_page(
         f" to a test image ({chosen_by})."
     )
 
-    def shown(rows: Sequence[int], label: str = "") -> Html:
-        found = [_pair(pairs, names, images, p, f"{label}{i}") for i, p in enumerate(rows, 1)]
+    def shown(rows: Mapping[int, int], label: str = "") -> Html:
+        found = [_pair(pairs, names, images, p, f"{label}{i}") for i, p in rows.items()]
         return tag("div", found, class_="charts")
 
     near = range(max(0, above - SHOWN // 2), min(len(pairs.cosine), above + SHOWN // 2))
     parts = [
         section("All cosines", tag("p", SAID), _histogram(pairs)),
-        section("Most alike", shown(range(min(above, SHOWN)))),
-        section("Around the threshold", tag("p", AROUND), shown(list(near))),
-        section("The sample", tag("p", SAMPLE), details("Show", shown(list(numbers), "pair "))),
+        section("Most alike", shown(dict(enumerate(range(min(above, SHOWN)), 1)))),
+        section("Around the threshold", tag("p", AROUND), shown(dict(enumerate(near, 1)))),
+        section("The sample", tag("p", SAMPLE), details("Show", shown(numbers, "pair "))),
     ]
     return page("Images that are in the test set too", parts, lead)
 

@@ -64,11 +64,18 @@ def write_sample(file: Path, rows: list[tuple]) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def sampled(file: Path) -> dict[int, tuple[str, str, str]]:
+    """Number on the page -> cosine, training and test name, as `write_sample` has written them."""
+    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    whole = [row for row in rows if len(row) == len(COLUMNS) and row[5].isdecimal()]
+    return {int(row[5]): (row[1], row[3], row[4]) for row in whole}
+
+
 def read_sample(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """same [P] (bool), cosine [P], weight [P] of the pairs that were judged.
 
     Raises:
-        ConfigError: no such file, another table, or fewer than two judgements.
+        ConfigError: no such file, another table, changed numbers, or fewer than two judgements.
     """
     if not file.is_file():
         raise ConfigError(f"duplicates --sample: no file {file}; run without --sample to get one")
@@ -84,9 +91,11 @@ def read_sample(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"duplicates --sample: {file} has {len(judged)} judged pairs; fill in column 'same'"
             " with 1 (the same image) or 0, for ten pairs or more"
         )
-    same, cosine, weight = zip(*(row[:3] for row in judged))
-    return (
-        np.array([text.strip() == "1" for text in same]),
-        np.array(cosine, float),
-        np.array(weight, float),
-    )
+    same_P = np.array([row[0].strip() == "1" for row in judged])
+    try:
+        cosine_P, weight_P = np.array([[float(text) for text in row[1:3]] for row in judged]).T
+    except ValueError as error:
+        raise ConfigError(
+            f"duplicates --sample: {file} has lines without numbers ({error})"
+        ) from None
+    return same_P, cosine_P, weight_P

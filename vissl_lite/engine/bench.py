@@ -13,7 +13,7 @@ from vissl_lite import SOURCES
 from vissl_lite.config import Config, Labelled
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
-from vissl_lite.engine.features import FeatureSet, Target, extract
+from vissl_lite.engine.features import FeatureSet, Target, check_layers, extract
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError
 from vissl_lite.model import SSLModel
@@ -88,6 +88,7 @@ class Bench:
         *,
         target: Target = "label",
         epoch: int = 0,
+        place: str = "labelled",
     ) -> FeatureSet:
         """Features of images seen in another way, which are not kept; all ranks call it together.
 
@@ -95,11 +96,12 @@ class Bench:
             split: "train", "test", or another source.
             labelled: size, transforms and batch size, such as `replace(bench.labelled, size=288)`.
             epoch: random transforms do other things in other epochs.
+            place: of these transforms in the config, for messages.
 
         Raises:
             ConfigError: as `features`.
         """
-        views = labelled_views(labelled)
+        views = labelled_views(labelled, place)
         found = extract(
             self.model,
             self.sources[split] if isinstance(split, str) else split,
@@ -118,9 +120,16 @@ class Bench:
                 "label": "a label; evaluations need labels",
                 "tags": "tags; an evaluation needs them",
             }
-            place = f"labelled.{split}" if isinstance(split, str) else repr(split)
-            raise ConfigError(f"{place}: has no readable image with {missing[target]}")
+            where = f"labelled.{split}" if isinstance(split, str) else repr(split)
+            raise ConfigError(f"{where}: has no readable image with {missing[target]}")
         return found
+
+    def check_layers(self, *layers: str | None) -> None:
+        """
+        Raises:
+            ConfigError: the model does not have one of them; None stands for its default.
+        """
+        check_layers(self.model, [layer for layer in layers if layer is not None])
 
     def files(self, name: str) -> Path | None:
         """The folder for what an evaluation leaves behind, made on rank 0; None on other ranks and
@@ -162,10 +171,10 @@ def labelled_sources(config: Config) -> dict[str, Any]:
     return sources
 
 
-def labelled_views(labelled: Labelled) -> Views:
-    """One crop per image."""
+def labelled_views(labelled: Labelled, place: str = "labelled") -> Views:
+    """One crop per image; `place` is where the transforms stand in the config."""
     group = {"count": 1, "size": labelled.size, "transforms": labelled.transforms}
-    return Views.build([group], "labelled")
+    return Views.build([group], place)
 
 
 def _check_same_classes(train: list[str] | None, test: list[str] | None) -> None:

@@ -56,11 +56,24 @@ class Evaluations:
 
         Args:
             stop_point: called before each batch and evaluation; may raise to give up.
+
+        Raises:
+            ConfigError: as `check`, before anything is computed, or from an evaluation.
         """
         bench = self.bench(model, numerics, note, stop_point)
+        self.check(bench)
         for name, entry in self.entries.items():
             stop_point()
             yield name, entry.evaluate(bench)
+
+    def check(self, bench: Bench) -> None:
+        """
+        Raises:
+            ConfigError: the settings of an evaluation do not fit the model or the images.
+        """
+        for entry in self.entries.values():
+            if hasattr(entry, "check"):
+                entry.check(bench)
 
     def bench(
         self,
@@ -112,11 +125,17 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
         for name, metrics in evaluations.run(model, numerics, journal.note):
             journal.log({"kind": "eval", "name": name, "step": 0, **metrics})
             results |= {f"{name}.{metric}": value for metric, value in metrics.items()}
+            _write(results, run_dir)
         journal.end(None, 0, time.perf_counter() - start)
     if rank() == 0:
-        write_text(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
         Console(highlight=False).print(table(results))
     return results
+
+
+def _write(results: dict[str, float], run_dir: Path) -> None:
+    """After each evaluation: the next one may take hours and be killed."""
+    if rank() == 0:
+        write_text(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def table(results: dict[str, float]) -> Table:

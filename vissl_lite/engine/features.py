@@ -90,8 +90,8 @@ def extract(
         WorkerDied: one of the processes that read images has ended.
     """
     layers = list(layers or [model.layer])
+    check_layers(model, layers)
     width = layer_widths(model)
-    _check_layers(layers, list(width))
     features = {layer: torch.zeros(len(source), width[layer]) for layer in layers}
     label_N = torch.full((len(source),), LEFT_OUT)
     tagged = [torch.arange(0)]  # positions of the images that `tags` belong to
@@ -125,7 +125,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _check_layers(layers: list[str], known: list[str]) -> None:
+def check_layers(model: SSLModel, layers: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: the model does not have one of them.
+    """
+    known = list(layer_widths(model))
     for layer in layers:
         if layer not in known:
             close = did_you_mean(layer, known) or ";"

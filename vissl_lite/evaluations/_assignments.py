@@ -5,6 +5,7 @@ Shape suffixes: N images, B of a block, D features, K clusters.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,8 @@ class Split(NamedTuple):
 
 
 def write_assignments(file: Path, splits: Mapping[str, Split], centroid_KD: np.ndarray) -> None:
-    """One row per image, split after split, each in the order of its source.
+    """Writes the whole file or none: one row per image, split after split, each in the order
+    of its source.
 
     Columns: split, index (position in the source), name, label, cluster, distance (Euclidean, to
     the centroid of the cluster).
@@ -36,7 +38,9 @@ def write_assignments(file: Path, splits: Mapping[str, Split], centroid_KD: np.n
     import pyarrow.parquet as pq
 
     tables = [pa.table(_columns(name, of, centroid_KD)) for name, of in splits.items()]
-    pq.write_table(pa.concat_tables(tables), file, compression="zstd")
+    tmp = file.with_suffix(".tmp")
+    pq.write_table(pa.concat_tables(tables), tmp, compression="zstd")
+    os.replace(tmp, file)
 
 
 def _columns(split: str, of: Split, centroid_KD: np.ndarray) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def linear_classifier(
     steps = {"standardise": [StandardScaler()], "l2": [Normalizer()], "none": []}[scale]
     if kind == "logistic":
         return make_pipeline(*steps, LogisticRegression(C=C, max_iter=max_iter))
-    svm = LinearSVC(C=C, class_weight=class_weight, max_iter=max_iter, random_state=seed)
+    state = seed % (1 << 32)  # scikit-learn takes no others
+    svm = LinearSVC(C=C, class_weight=class_weight, max_iter=max_iter, random_state=state)
     svm.set_params(dual=True)  # as VISSL; the faster one where features outnumber images
     return make_pipeline(*steps, svm)
 
@@ -73,11 +74,32 @@ class Data(NamedTuple):
 
 
 def data_of(images: FeatureSet, layer: str, rows: Tensor | None = None) -> Data:
-    """One layer of some images, or of all."""
-    x_ND, label_N = images.features[layer], images.label_N
+    """One layer of some images, or of all.
+
+    Raises:
+        ConfigError: as `finite`.
+    """
+    x_ND, label_N = finite(images, layer), images.label_N
     if rows is not None:
         x_ND, label_N = x_ND[rows], label_N[rows]
     return Data(x_ND.double().numpy(), label_N.numpy())
+
+
+def finite(images: FeatureSet, layer: str) -> Tensor:
+    """Features [N, D] that scikit-learn takes.
+
+    Raises:
+        ConfigError: there are nan or inf among them.
+    """
+    x_ND = images.features[layer]
+    wrong_N = ~x_ND.isfinite().all(1)
+    if wrong_N.any():
+        raise ConfigError(
+            f"labelled: features of layer {layer} are nan or inf for {int(wrong_N.sum()):,} of"
+            f" {len(x_ND):,} images; take weights from before the training diverged, or"
+            " precision=fp32"
+        )
+    return x_ND
 
 
 def fit(model: Pipeline, x_ND: np.ndarray, label_N: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from vissl_lite.data.decode import BrokenImage, decode
 from vissl_lite.data.random import generator, permute
 from vissl_lite.data.views import Views
 from vissl_lite.data.workers import from_workers
+from vissl_lite.errors import ConfigError
 from vissl_lite.evaluations._coco import Coco
 from vissl_lite.evaluations._coco_masks import decoded
 from vissl_lite.parallel.collectives import is_distributed, rank, world_size
@@ -62,6 +63,17 @@ def training_order(
     for step in range(iterations):
         own = range(step * batch_size + rank(), (step + 1) * batch_size, world_size())
         yield [Place(_nth(p % images, images, seed, p // images), *divmod(p, images)) for p in own]
+
+
+def check_batch(batch_size: int, place: str) -> None:
+    """
+    Raises:
+        ConfigError: the images of a step do not divide among the processes.
+    """
+    if batch_size % world_size():
+        raise ConfigError(
+            f"{place}.batch_size: {batch_size} images do not divide among {world_size()} processes"
+        )
 
 
 def once_each(images: int, batch_size: int) -> list[list[Place]]:
@@ -137,7 +149,9 @@ class Pictures(Dataset[list[Picture]]):
                 found.broken = tuple(broken)
                 return self._flipped(found, place) if self.flip else found
             broken += found.broken
-        raise BrokenImage(broken[0], "as all images to train on")
+        raise ConfigError(
+            f"{self.place}.images_train: not one image can be read, such as {broken[0]}"
+        )
 
     def _picture(self, place: Place) -> Picture:
         row = self.rows[place.index]

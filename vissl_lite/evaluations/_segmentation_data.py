@@ -26,7 +26,7 @@ from vissl_lite.evaluations._detection_data import Place, Rows
 from vissl_lite.parallel.collectives import on_rank_zero
 
 IGNORED = 255
-STREAM = 19  # of `generator`
+STREAM = 21  # of `generator`
 LABEL_MODES = ("L", "P")  # of Pillow: one byte per pixel
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG")
 

@@ -24,24 +24,32 @@ class Accuracy:
             classes.
     """
 
+    def check(self, bench: Bench) -> None:
+        check_scorer(bench, "evaluations.accuracy", "take the evaluation linear")
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
-        _check(bench)
+        self.check(bench)
         test = bench.features("test", [LOGITS])
         place_M = place(test.features[LOGITS], test.label_N)
         return {f"top{k}": (place_M < k).double().mean().item() for k in (1, 5)}
 
 
-def _check(bench: Bench) -> None:
+def check_scorer(bench: Bench, where: str, instead: str) -> None:
+    """The model's own classifier, for the evaluation at `where` in the config.
+
+    Raises:
+        ConfigError: there is none, it is spread over processes, or it has other classes; `instead`
+            is the remedy.
+    """
     scorer = bench.model.scorer
     if scorer is None or getattr(scorer, "sharded", False):
         state = "no classifier" if scorer is None else "a classifier spread over processes"
         raise ConfigError(
-            f"evaluations.accuracy: the model has {state}; train one with heads=[linear], or take"
-            " the evaluation linear"
+            f"{where}: the model has {state}; train one with heads=[linear], or {instead}"
         )
     if scorer.out_dim != bench.num_classes:
         raise ConfigError(
-            f"evaluations.accuracy: the classifier has {scorer.out_dim:,} outputs, the labelled"
-            f" images have {bench.num_classes:,} classes; take labelled images of the classes that"
-            " it was trained on"
+            f"{where}: the classifier has {scorer.out_dim:,} outputs, the labelled images have"
+            f" {bench.num_classes:,} classes; take labelled images of the classes that it was"
+            f" trained on, or {instead}"
         )

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vissl_lite import EVALUATIONS, ConfigError
 from vissl_lite.data.random import generator
 from vissl_lite.evaluations._assignments import Split, write_assignments
+from vissl_lite.evaluations._classifiers import finite
 from vissl_lite.evaluations._ranks import share_out
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class Clusters:
         seed: of the starts.
 
     Raises:
-        ConfigError: a k below 1 or above the number of train images, or `starts` or `max_iter`
-            below 1.
+        ConfigError: a k below 1 or above the number of train images, `starts` or `max_iter`
+            below 1, or features that are nan or inf.
     """
 
     def __init__(
@@ -73,10 +74,13 @@ class Clusters:
         self.k, self.starts, self.max_iter = k, starts, max_iter
         self.layer, self.unit_length, self.seed = layer, unit_length, seed
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layer = self.layer or bench.model.layer
         train, test = bench.features("train", [layer]), bench.features("test", [layer])
-        x_ND, x_MD = self._scaled(train.features[layer]), self._scaled(test.features[layer])
+        x_ND, x_MD = self._scaled(finite(train, layer)), self._scaled(finite(test, layer))
         sizes = self.k or (bench.num_classes,)
         self._check_sizes(sizes, len(x_ND))
         tasks = list(itertools.product(sizes, range(self.starts)))

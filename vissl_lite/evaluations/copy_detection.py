@@ -69,13 +69,16 @@ class CopyDetection:
         self.edits = EDITS if edits is None else edits
         self.whiten, self.distractors, self.layer = whiten, distractors, layer
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layers = [self.layer or bench.model.layer]
-        edited = replace(bench.labelled, transforms=self.edits)
-        seen = [bench.features("train", layers), bench.features("test", layers)]
-        seen.append(bench.seen("test", edited, layers))
-        train_ND, original_QD, query_QD = (found.features[layers[0]] for found in seen)
         where = "evaluations.copy_detection"
+        edited = replace(bench.labelled, transforms=self.edits)
+        seen = [bench.seen("test", edited, layers, place=f"{where}.edits")]  # first: may be wrong
+        seen += [bench.features("test", layers), bench.features("train", layers)]
+        query_QD, original_QD, train_ND = (found.features[layers[0]] for found in seen)
         scaled = unit_scaling(train_ND, self.whiten, bench.device, where)
         gallery_GD = torch.cat([original_QD, train_ND]) if self.distractors else original_QD
         own_Q = torch.arange(rank(), len(query_QD), world_size())

@@ -15,6 +15,7 @@ from vissl_lite.evaluations._detection_data import (
     Picture,
     Pictures,
     batches,
+    check_batch,
     of_all_ranks,
     once_each,
     tell_broken,
@@ -29,7 +30,7 @@ from vissl_lite.evaluations._detection_training import (
     warm_steps,
     without_decay_of_norms,
 )
-from vissl_lite.parallel.collectives import on_rank_zero, world_size
+from vissl_lite.parallel.collectives import on_rank_zero
 
 if TYPE_CHECKING:
     from vissl_lite.engine.bench import Bench
@@ -135,12 +136,11 @@ class Detection:
             *self.files, masks=masks, place=PLACE
         )  # a mistake is said now, not after training
 
+    def check(self, bench: Bench) -> None:
+        check_batch(self.batch_size, PLACE)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
-        if self.batch_size % world_size():
-            raise ConfigError(
-                f"{PLACE}.batch_size: {self.batch_size} images do not divide among"
-                f" {world_size()} processes"
-            )
+        self.check(bench)
         train, test = self._annotations(bench)
         with seeded(self.seed, bench.device):
             network = build(bench, len(train.categories), self.architecture, PLACE)

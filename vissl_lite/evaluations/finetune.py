@@ -94,30 +94,47 @@ class Finetune:
         self.held_out, self.layer_decay, self.head_lr_scale = held_out, layer_decay, head_lr_scale
         self.transforms, self.seed = transforms, seed
 
+    def check(self, bench: Bench) -> None:
+        """Before hours of training with all labels, what would be said of a small share of them."""
+        config = self._config(bench)
+        for share in self.shares:
+            source = self._source(config, share)
+            if len(self.lr_factors) > 1:
+                source, held_out = self._parts(source)
+                SOURCES.build(held_out, "evaluations.finetune.held_out")
+            images = SOURCES.build(source, "evaluations.finetune.shares")
+            _batch(self.batch_size, len(images), _percent(share))
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
-        if bench.config is None or bench.folder is None:
-            raise ConfigError("evaluations.finetune: trains in the folder of a run; give it one")
-        folder = bench.files("finetune") or bench.folder / "evaluations" / "finetune"
-        config = start_from(folder / "pretrained.safetensors", self.head, bench.config, bench)
+        self.check(bench)
+        config = self._config(bench)
+        bench.files("finetune")
         with own_randomness(bench.device):
+            folder = Path(str(config.init)).parent
             job = Job(bench, config, folder, write_weights(bench, config))
             found = {_percent(share): self._share(job, share) for share in self.shares}
         metrics = {f"{key}_{name}": top[key] for name, top in found.items() for key in top}
         return {**found[_percent(self.shares[0])], **metrics}
 
+    def _config(self, bench: Bench) -> Config:
+        """What all trainings share; `init` lies in the folder that holds theirs."""
+        if bench.config is None or bench.folder is None:
+            raise ConfigError("evaluations.finetune: trains in the folder of a run; give it one")
+        file = bench.folder / "evaluations" / "finetune" / "pretrained.safetensors"
+        return start_from(file, self.head, bench.config, bench)
+
     def _share(self, job: Job, share: float) -> dict[str, float]:
         """Accuracy on the test images after training on a share of the train images."""
         name, factor = _percent(share), self.lr_factors[0]
-        source = {"name": "subset", "source": job.config.labelled.train}
-        source |= {"share": share, "seed": self.seed}
+        source = self._source(job.config, share)
         if len(self.lr_factors) > 1:
             factor = self._best_factor(job, share, source, name)
         return self._trained(job, share, source, factor, name, job.bench.sources["test"])
 
     def _best_factor(self, job: Job, share: float, source: dict[str, Any], name: str) -> float:
         """The factor of the learning rate with which held-out images are classified best."""
-        part = {**source, "source": source, "share": 1 - self.held_out}
-        judges = SOURCES.build({**part, "rest": True}, "evaluations.finetune.held_out")
+        part, held_out = self._parts(source)
+        judges = SOURCES.build(held_out, "evaluations.finetune.held_out")
         top1 = {
             f: self._trained(job, share, part, f, f"{name}_lr_x{f:g}", judges)["top1"]
             for f in self.lr_factors
@@ -129,6 +146,15 @@ class Finetune:
             f" images ({shown})"
         )
         return best
+
+    def _source(self, config: Config, share: float) -> dict[str, Any]:
+        source = {"name": "subset", "source": config.labelled.train}
+        return {**source, "share": share, "seed": self.seed}
+
+    def _parts(self, source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Images to train on, and those that choose the learning rate."""
+        part = {**source, "source": source, "share": 1 - self.held_out}
+        return part, {**part, "rest": True}
 
     def _trained(
         self, job: Job, share: float, source: dict[str, Any], factor: float, name: str, judges: Any

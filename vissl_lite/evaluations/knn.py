@@ -51,6 +51,9 @@ class KNN:
             )
         self.k, self.temperatures, self.layer = k, temperatures, layer
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layers = [self.layer or bench.model.layer]
         train, test = bench.features("train", layers), bench.features("test", layers)

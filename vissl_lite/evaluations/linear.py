@@ -48,8 +48,8 @@ class LinearProbe:
         seed: of the held-out images and the batches.
 
     Raises:
-        ConfigError: no learning rate or weight decay, `epochs` or `batch_size` below 1, or
-            `held_out` leaves no image on one side.
+        ConfigError: no learning rate or weight decay, or one below 0, `epochs` or `batch_size`
+            below 1, or `held_out` leaves no image on one side.
     """
 
     def __init__(
@@ -69,10 +69,17 @@ class LinearProbe:
             raise ConfigError(
                 "evaluations.linear: learning_rates and weight_decays need a value each"
             )
+        if min(learning_rates) <= 0 or min(weight_decays) < 0:
+            raise ConfigError(
+                "evaluations.linear: learning_rates need to be above 0, weight_decays 0 or more"
+            )
         if min(epochs, batch_size) < 1:
             raise ConfigError("evaluations.linear: epochs and batch_size need to be 1 or more")
         self.sgd = SGD(epochs, batch_size, momentum, seed)
         self.held_out, self.augment, self.seed = held_out, augment, seed
+
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(*(self.layers or ()))
 
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layers = list(self.layers or [bench.model.layer])
@@ -112,7 +119,8 @@ class LinearProbe:
                 yield train
             else:
                 augmented = replace(bench.labelled, transforms=self.augment)
-                yield bench.seen("train", augmented, layers, epoch=epoch)
+                place = "evaluations.linear.augment"
+                yield bench.seen("train", augmented, layers, epoch=epoch, place=place)
 
     def _metrics(self, bench: Bench, layers: list[str], accuracy_LP3: Tensor) -> dict[str, float]:
         names = [f"{layer}_lr{lr:g}_wd{decay:g}" for layer in layers for lr, decay in self.grid]

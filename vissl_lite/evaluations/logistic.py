@@ -68,6 +68,9 @@ class Logistic:
         self.scale: Scale = scale
         self.max_iter, self.seed = max_iter, seed
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(*(self.layers or ()))
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layers = list(self.layers or [bench.model.layer])
         train, test = bench.features("train", layers), bench.features("test", layers)

@@ -83,6 +83,9 @@ class LowShot:
         self.scale: Scale = scale
         self.held_out, self.layer, self.max_iter, self.seed = held_out, layer, max_iter, seed
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layer = self.layer or bench.model.layer
         train, test = bench.features("train", [layer]), bench.features("test", [layer])

@@ -14,6 +14,7 @@ from vissl_lite.evaluations._classifiers import (
     Kind,
     Scale,
     check_costs,
+    finite,
     fit,
     linear_classifier,
     note_unconverged,
@@ -71,13 +72,16 @@ class Multilabel:
         self.C, self.folds, self.layer = C, folds, layer
         self.max_iter, self.seed = max_iter, seed
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layer = self.layer or bench.model.layer
         train = bench.features("train", [layer], target="tags")
         test = bench.features("test", [layer], target="tags")
         train_tags, test_tags = cast("Tags", train.tags), cast("Tags", test.tags)
         judged = self._judged(bench, train_tags, test_tags)
-        x_ND, x_MD = (images.features[layer].double().numpy() for images in (train, test))
+        x_ND, x_MD = (finite(images, layer).double().numpy() for images in (train, test))
 
         def row(v: int) -> list[float]:
             data = Data(x_ND, having(train_tags, judged[v]))

@@ -66,6 +66,9 @@ class Retrieval:
         self.gallery, self.k, self.layer = gallery, k, layer
         self.whiten, self.scales = whiten, scales
 
+    def check(self, bench: Bench) -> None:
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         layer = self.layer or bench.model.layer
         train, test = (descriptors(bench, s, layer, self.scales) for s in ("train", "test"))

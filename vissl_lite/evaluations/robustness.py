@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vissl_lite import EVALUATIONS, TRANSFORMS, ConfigError
+from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.evaluations._classifiers import (
     check_costs,
     check_two_classes,
@@ -20,6 +22,7 @@ from vissl_lite.evaluations._classifiers import (
     linear_classifier,
     note_unconverged,
 )
+from vissl_lite.evaluations.accuracy import check_scorer
 from vissl_lite.evaluations.knn import knn_predict
 from vissl_lite.model import LOGITS
 from vissl_lite.parallel.collectives import all_reduce_sum, on_rank_zero, rank, world_size
@@ -86,9 +89,16 @@ class Robustness:
         self.severities, self.classifier, self.layer = severities, classifier, layer
         self.C, self.k, self.temperature = C, k, temperature
 
+    def check(self, bench: Bench) -> None:
+        if self.classifier == "scorer":
+            place = "evaluations.robustness.classifier"
+            check_scorer(bench, place, "choose logistic or knn")
+        bench.check_layers(self.layer)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
+        self.check(bench)
         layer = LOGITS if self.classifier == "scorer" else self.layer or bench.model.layer
-        fitted = {"logistic": self._logistic, "knn": self._knn, "scorer": own_scorer}
+        fitted = {"logistic": self._logistic, "knn": self._knn, "scorer": largest_logit}
         rule = fitted[self.classifier](bench, layer)
         clean = top1(rule, bench.features("test", [layer]), layer)
         top1_KS = [
@@ -124,23 +134,19 @@ class Robustness:
         ).cpu()
 
 
-def own_scorer(bench: Bench, layer: str) -> Rule:
-    """The class of the largest logit of the model's last head."""
-    outputs = getattr(bench.model.scorer, "out_dim", 0)
-    if outputs != bench.num_classes:
-        raise ConfigError(
-            f"evaluations.robustness.classifier: 'scorer' needs a model whose last head gives the"
-            f" {bench.num_classes} classes of the labelled images, and it gives {outputs} logits;"
-            " choose 'logistic' or 'knn'"
-        )
+def largest_logit(bench: Bench, layer: str) -> Rule:
+    """The class that the model's last head says."""
     return lambda x_MD: x_MD.argmax(1)
 
 
 def top1(rule: Rule, images: FeatureSet, layer: str) -> float:
     """Share of images that the rule gives their class; processes share out the images."""
     own = slice(rank(), None, world_size())
-    hit_M = rule(images.features[layer][own]) == images.label_N[own]
-    return all_reduce_sum(hit_M.sum(dtype=torch.float64)).item() / len(images.label_N)
+    x_MD, label_M = images.features[layer][own], images.label_N[own]
+    hits = torch.zeros((), dtype=torch.float64)
+    if len(label_M):  # scikit-learn refuses to look at no image
+        hits += (rule(x_MD) == label_M).sum()
+    return all_reduce_sum(hits).item() / len(images.label_N)
 
 
 def corrupted(labelled: Labelled, kind: str, severity: int) -> Labelled:
@@ -166,7 +172,8 @@ def write_table(
     file: Path, kinds: tuple[str, ...], severities: tuple[int, ...], top1_KS: list[list[float]]
 ) -> None:
     """A row per kind, a column per severity."""
-    with file.open("w", newline="") as out:
-        rows = csv.writer(out)
-        rows.writerow(["corruption", *(f"severity_{s}" for s in severities)])
-        rows.writerows([kind, *values] for kind, values in zip(kinds, top1_KS))
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["corruption", *(f"severity_{s}" for s in severities)])
+    rows.writerows([kind, *values] for kind, values in zip(kinds, top1_KS))
+    write_text(file, table.getvalue())

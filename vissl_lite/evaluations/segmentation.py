@@ -21,6 +21,7 @@ from vissl_lite.evaluations._coco_masks import mask_tools
 from vissl_lite.evaluations._detection_data import (
     Rows,
     batches,
+    check_batch,
     once_each,
     tell_broken,
     training_order,
@@ -119,12 +120,11 @@ class Segmentation:
         self.lr, self.weight_decay, self.warmup, self.seed = lr, weight_decay, warmup, seed
         self._read()  # a mistake is said now, not after training
 
+    def check(self, bench: Bench) -> None:
+        check_batch(self.batch_size, PLACE)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
-        if self.batch_size % world_size():
-            raise ConfigError(
-                f"{PLACE}.batch_size: {self.batch_size} images do not divide among"
-                f" {world_size()} processes"
-            )
+        self.check(bench)
         trunk: Any = copy_of_trunk(bench).requires_grad_(False).eval()
         layer, stride = self._map(trunk)
         data = self._read()
@@ -150,6 +150,11 @@ class Segmentation:
         painted = Painted(self.background, PLACE)
         names = [category["name"] for category in pair[0].categories]
         names = ["background", *names] if self.background == "class" else names
+        if len(names) > IGNORED:
+            raise ConfigError(
+                f"{PLACE}.labels_train: {len(names)} classes; no more than {IGNORED} can be told"
+                " apart"
+            )
         return Data(names, [(painted.rows(coco), painted) for coco in pair])
 
     def _read_maps(self) -> Data:

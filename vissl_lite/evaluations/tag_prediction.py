@@ -31,7 +31,7 @@ class TagPrediction:
     tags that a test image has: average precision (scikit-learn's, the area under the steps), its
     mean `mAP`, and in bands of training frequency `mAP_head`, `mAP_middle`, `mAP_tail`. `untagged`
     is the share of test images without a tag. All in [0, 1]. Processes share out the tags. Scores
-    of all test images and tags are in memory: 4 bytes each.
+    of all test images and tags are in memory: about 10 bytes each.
 
     Args:
         test: source with the training's classes as tags; default: labelled.test.
@@ -61,6 +61,9 @@ class TagPrediction:
             )
         self.test, self.k, self.ends = test, k, (head, head + middle)
 
+    def check(self, bench: Bench) -> None:
+        self._source(bench)
+
     def evaluate(self, bench: Bench) -> dict[str, float]:
         source = self._source(bench)
         found = bench.seen(source, bench.labelled, [LOGITS], target="tags")
@@ -84,17 +87,17 @@ class TagPrediction:
                 f"evaluations.tag_prediction: {source!r} has {source.num_classes} tags, the model"
                 f" {trained}; evaluate images with the training's vocabulary"
             )
+        _check_trained_on(self._trained_on(bench), source)
         return source
 
     def _by_band(self, bench: Bench, z_NV: Tensor, tags: Tags) -> dict[str, float]:
         judged = tags.values_T.unique().tolist()
-        z_NV = z_NV.double()
 
         def row(v: int) -> list[float]:
             from sklearn.metrics import average_precision_score
 
-            has_N = having(tags, judged[v])
-            return [float(average_precision_score(has_N, z_NV[:, judged[v]].numpy()))]
+            has_N, score_N = having(tags, judged[v]), z_NV[:, judged[v]].double()
+            return [float(average_precision_score(has_N, score_N.numpy()))]
 
         ap_V = torch.full((z_NV.shape[1],), torch.nan, dtype=torch.float64)
         ap_V[judged] = share_out(len(judged), 1, row)[:, 0]
@@ -105,9 +108,23 @@ class TagPrediction:
 
     def _frequency(self, bench: Bench, num_tags: int) -> np.ndarray:
         assert bench.config is not None
-        trained = bench.config.data.source
-        values, _ = classes_of(SOURCES.build(trained, "data.source"), trained["name"])
+        name = bench.config.data.source["name"]
+        values, _ = classes_of(self._trained_on(bench), name)
         return tag_counts(values, num_tags)
+
+    def _trained_on(self, bench: Bench) -> Any:
+        assert bench.config is not None
+        return SOURCES.build(bench.config.data.source, "data.source")
+
+
+def _check_trained_on(trained: Any, source: Any) -> None:
+    """Bands of frequency are those of the training, so it has to have the same tags."""
+    names = trained.classes, source.classes
+    if trained.num_classes != source.num_classes or (None not in names and names[0] != names[1]):
+        raise ConfigError(
+            f"evaluations.tag_prediction: data.source, {trained!r}, has not the vocabulary of"
+            f" {source!r}; set it to the images that the model was trained on"
+        )
 
 
 def bands(count_V: np.ndarray, ends: tuple[float, float]) -> np.ndarray:

@@ -17,7 +17,7 @@ from vissl_lite.export.subject import Features, Subject, read_subject
 from vissl_lite.export.target import Target
 from vissl_lite.export.timm import Timm
 from vissl_lite.export.torchvision import TorchVision
-from vissl_lite.words import Parser, whole
+from vissl_lite.words import Parser, results_folder, whole
 
 TARGETS: dict[str, type[Target]] = {
     "safetensors": SafeTensors,
@@ -26,7 +26,7 @@ TARGETS: dict[str, type[Target]] = {
     "onnx": Onnx,
     "huggingface": HuggingFace,
 }
-USAGE = f"""usage: vissl-lite export WEIGHTS --to {"|".join(TARGETS)} [--out FILE] [--size S]
+USAGE = """usage: vissl-lite export WEIGHTS --to TARGET [--out FILE] [--size S]
 
 Writes a trunk, without heads, for another program; loads the file there; and prints the largest
 difference between its features and ours on two images of noise.
@@ -76,13 +76,13 @@ def _out(weights: str, ending: str, given: str | None) -> Path:
         raise ConfigError(f"export: the name of this target ends in {suffix}, --out is {out}")
     if out.exists():
         raise ConfigError(f"export: {out} exists already; name another file with --out")
+    results_folder(out.absolute().parent, "export --out")
     return out
 
 
 @torch.no_grad()
 def export(target: Target, subject: Subject, out: Path) -> int:
     """Writes and checks; `out` appears when both are done. Returns the exit code."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         file = Path(folder) / out.name
         target.write(file)

@@ -15,6 +15,7 @@ from vissl_lite.extract.extract import Settings, extract
 from vissl_lite.extract.nearest import features_of, nearest, row_of
 from vissl_lite.extract.stored import open_features
 from vissl_lite.extract.subject import Subject
+from vissl_lite.loggers._format import printable
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.command import PATIENCE_S, start, without_launch
 from vissl_lite.parallel.launch import die_with_parent, processes_to_start
@@ -135,7 +136,7 @@ def nearest_main(words: Sequence[str]) -> int:
     else:
         query_D = row_of(features, layer, index)
     for cosine, i in zip(*nearest(query_D, features, layer, options.k, leave_out=index)):
-        print(f"{cosine:7.4f}  {i}  {features.name(int(i))}".rstrip())
+        print(printable(f"{cosine:7.4f}  {i}  {features.name(int(i))}").rstrip())
     return 0
 
 

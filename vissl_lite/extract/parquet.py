@@ -6,6 +6,7 @@ D features.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from vissl_lite.sources._columns import Column, Strings
 
 ENDING, KEY = ".parquet", b"vissl_lite"
 ROWS = 8192  # of a row group: 64 MiB of 2048 features
+NAMED = 128  # row groups whose names are kept: those of a million images
 
 
 def convert(folder: Folder, out: Path) -> None:
@@ -90,10 +92,12 @@ def same_meta(path: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 class ParquetFeatures:
-    """Reads such a file: `len`, `row`, `name`, `blocks`; one row group is in memory at a time."""
+    """Reads such a file: `len`, `row`, `name`, `blocks`; one row group is in memory at a time, and
+    the names of some."""
 
     def __init__(self, path: Path):
         self.meta, self._file = read_meta(path), pq.ParquetFile(path)
+        self._names = functools.lru_cache(NAMED)(self._read_names)
 
     def __len__(self) -> int:
         return self.meta["images"]
@@ -103,13 +107,15 @@ class ParquetFeatures:
         return self._group(layer, index // ROWS)[index % ROWS]
 
     def name(self, index: int) -> str:
-        names = self._file.read_row_group(index // ROWS, columns=["name"])["name"]
-        return names[index % ROWS].as_py()
+        return self._names(index // ROWS)[index % ROWS].as_py()
 
     def blocks(self, layer: str) -> Iterator[tuple[int, np.ndarray]]:
         """(index of the first, rows [N, D]), in order."""
         for g in range(self._file.num_row_groups):
             yield g * ROWS, self._group(layer, g)
+
+    def _read_names(self, g: int) -> Any:
+        return self._file.read_row_group(g, columns=["name"])["name"]
 
     def _group(self, layer: str, g: int) -> np.ndarray:
         column = self._file.read_row_group(g, columns=[layer])[layer].combine_chunks()

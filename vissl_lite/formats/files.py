@@ -6,6 +6,7 @@ Which of the two a file is shows in its first bytes, not in its name.
 from __future__ import annotations
 
 import argparse
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def _load(path: Path) -> Any:
             source = str(path) if mapped else file
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # what is no checkpoint fails in any way
-        if "unsupported" in str(error).lower() or "TorchScript" in str(error):
+        if re.search("unsupported (?!operand)|TorchScript", str(error), re.IGNORECASE):
             raise ConfigError(_refusal(path, error)) from None
         raise ConfigError(
             f"weights: {path} is neither .safetensors nor written by torch.save"

@@ -15,9 +15,10 @@ class Evaluate(Hook):
     """Runs all `evaluations` of the config on the current model, during and after training.
 
     With every_epochs=10: after 10, 20, 30, ... epochs, and once after the last step. That labelled
-    images are missing is said before the first step. A run that is being stopped is not evaluated;
-    a signal in the midst of it ends it after this batch of images, and its results are missing.
-    `checkpoint` always comes after it, so that the checkpoint of a step knows its results.
+    images are missing, or that settings do not fit, is said before the first step. A run that is
+    being stopped is not evaluated; a signal in the midst of it ends it after this batch of images,
+    and its results are missing. `checkpoint` always comes after it, so that the checkpoint of a
+    step knows its results.
 
     Args:
         every_epochs: epochs between evaluations, also a fraction; 0: none in between.
@@ -25,7 +26,7 @@ class Evaluate(Hook):
         at_end: after the last step, whatever `every_epochs` says.
 
     Raises:
-        ConfigError: `every_epochs` is negative.
+        ConfigError: `every_epochs` is negative; before the first step, as `Evaluations`.
     """
 
     def __init__(self, every_epochs: float = 1.0, at_start: bool = False, at_end: bool = True):
@@ -37,6 +38,8 @@ class Evaluate(Hook):
     def on_start(self, trainer: Trainer) -> None:
         if trainer.config.evaluations:
             self.evaluations = Evaluations(trainer.config, trainer.device, trainer.run_dir)
+            numerics, note = trainer.parts.numerics, trainer.journal.note
+            self.evaluations.check(self.evaluations.bench(trainer.model, numerics, note))
             if self.at_start and trainer.step == 0:
                 self._evaluate(trainer, self.evaluations)
 

@@ -3,7 +3,7 @@
 own, how = without_launch(words)
 if (processes := processes_to_start(how, device)) > 1:
     return start(["extract", *own], processes)
-meet()
+join_group(PATIENCE_S)
 """
 
 import sys

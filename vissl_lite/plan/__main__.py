@@ -2,7 +2,7 @@
 
 import sys
 
-from vissl_lite.cli import USER_ERRORS, block
+from vissl_lite.failures import USER_ERRORS, block
 from vissl_lite.plan.command import main
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ class Subset(Source):
             label_N = labels_of(self.source)
             self.index_n = stratified(label_N, _counts(share, per_class), seed, rest)
         if not len(self.index_n):
-            raise ConfigError(f"subset: nothing is left of {self.source!r}")
+            raise ConfigError(
+                f"subset: nothing is left of {self.source!r}; take another share, or another list"
+            )
         self.num_classes, self.classes = self.source.num_classes, self.source.classes
 
     def __len__(self) -> int:

@@ -37,7 +37,10 @@ class TagNoise(Source):
         self.source, self.share, self.seed = SOURCES.build(source, "tag_noise.source"), share, seed
         tags = ask(self.source, "all_tags")
         if tags is None:
-            raise ConfigError(f"tag_noise.source: {self.source!r} does not tell its tags at once")
+            raise ConfigError(
+                f"tag_noise.source: {self.source!r} does not tell its tags at once; take a source"
+                " with tags that are known before its images are opened"
+            )
         self.num_classes, self.classes = self.source.num_classes, self.source.classes
         self.cumulative_V = np.cumsum(np.bincount(tags[0], minlength=self.num_classes or 0))
 

@@ -96,8 +96,13 @@ def read_list(file: Path) -> tuple[np.ndarray, list[str]]:
 
 def write_list(file: Path, rows: dict[int, str]) -> None:
     """Place -> name, for `without`."""
-    lines = [f"{index}\t{name}" for index, name in sorted(rows.items())]
+    lines = [f"{index}\t{one_line(name)}" for index, name in sorted(rows.items())]
     file.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+
+
+def one_line(name: str) -> str:
+    """A name with spaces for what would begin a line of its own."""
+    return " ".join(name.splitlines())
 
 
 def _check(source: Any, index_L: np.ndarray, names: list[str], path: str) -> None:
@@ -107,7 +112,7 @@ def _check(source: Any, index_L: np.ndarray, names: list[str], path: str) -> Non
         raise ConfigError(f"without.list: {path} leaves nothing of {source!r}")
     some = np.unique(np.linspace(0, len(index_L) - 1, min(COMPARED, len(index_L))).astype(int))
     for row in some.tolist():
-        there = _name(source, int(index_L[row]))
+        there = one_line(_name(source, int(index_L[row])))
         if there != names[row]:
             raise ConfigError(
                 f"without.list: image {index_L[row]} is {names[row]!r} in {path} and {there!r} in"

@@ -29,7 +29,7 @@ from vissl_lite.suite.subjects import (
     subjects_of,
 )
 from vissl_lite.suite.table import Table, print_table, write_csv
-from vissl_lite.words import Parser
+from vissl_lite.words import Parser, results_folder
 
 USAGE = """usage: vissl-lite benchmark_suite WEIGHTS [WEIGHTS ...] [key=value ...] [options]
 
@@ -105,6 +105,7 @@ class Suite:
             for job in jobs:
                 job.evaluations(self.out)  # mistakes are said before the first image is read
                 self._add([*self._earlier(job), *job.found.values()])
+            results_folder(self.out, "benchmark_suite --out")
             for job in jobs:
                 self._evaluate(job)
             if over:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from vissl_lite import EVALUATIONS, SOURCES, TRANSFORMS
 from vissl_lite.config import Config
-from vissl_lite.engine.checkpoint import sync_folder, write_text
+from vissl_lite.resumable import replace_text
 
 FORMAT = 1  # one more whenever an evaluation of the same settings gives other numbers
 
@@ -92,15 +91,6 @@ def settings_of(config: Config, evaluation: str) -> dict[str, Any]:
     rest = {"precision": config.precision, "seed": config.seed}
     whole = {"evaluation": entry, "labelled": labelled, "data": data, **model, **rest}
     return json.loads(json.dumps(whole))  # as it is read again: tuples are lists
-
-
-def replace_text(file: Path, text: str) -> None:
-    """The file has its old content or the new one, whenever the process is killed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tmp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    write_text(tmp, text)
-    os.replace(tmp, file)
-    sync_folder(file.parent)
 
 
 def digest(value: Any) -> str:

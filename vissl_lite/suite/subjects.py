@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vissl_lite import io
+from vissl_lite import EVALUATIONS, io
 from vissl_lite.config import root_node
 from vissl_lite.engine.checkpoint import damage
 from vissl_lite.engine.weights import run_config
@@ -115,13 +115,19 @@ def subjects_of(named: Named, every: bool = False, wait: bool = False) -> list[S
         return _of_run(named, named.run, every, wait)
     file = io.local_path(PUBLISHED.get(named.given, named.given))
     if not file.is_file():
-        keys = did_you_mean(named.label, root_node()) if named.label != named.given else ""
-        close = keys or did_you_mean(named.given, PUBLISHED)
         raise ConfigError(
             f"benchmark_suite: {named.given} is no run, no checkpoint, no file of weights and no"
-            f" name of published ones{close}"
+            f" name of published ones{_meant(named)}"
         )
     return [Subject(named.label, named.given, named.given, {"file": _digest_of_file(file)})]
+
+
+def _meant(named: Named) -> str:
+    """A setting or a published name that is close to what was given."""
+    if named.label.partition(".")[0] in EVALUATIONS:
+        return f"; did you mean 'evaluations.{named.label}={named.given}'?"
+    keys = did_you_mean(named.label, root_node()) if named.label != named.given else ""
+    return keys or did_you_mean(named.given, PUBLISHED)
 
 
 def is_whole(checkpoint: Path) -> bool:

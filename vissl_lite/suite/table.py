@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import string
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from string import ascii_letters
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from vissl_lite.loggers._format import printable
-from vissl_lite.suite.results import Result, digest, replace_text
+from vissl_lite.resumable import replace_text
+from vissl_lite.suite.results import Result, digest
 
 WIDTH, LABEL = 100, 36  # characters, of the table, of a label before it is folded
 COLUMNS = [
@@ -66,15 +69,16 @@ class Table:
 
     def best(self, evaluation: str) -> float | None:
         """The largest value of several, None where there is nothing to compare."""
-        values = [v for row in self.rows if (v := row.value(evaluation)) is not None]
+        found = [v for row in self.rows if (v := row.value(evaluation)) is not None]
+        values = [v for v in found if not math.isnan(v)]
         return max(values) if len(values) > 1 else None
 
     def problems(self) -> dict[str, str]:
-        """Sentence -> letter, for what could not be evaluated."""
+        """Sentence -> letter, or number from the 53rd on, for what could not be evaluated."""
         found = dict.fromkeys(
             r.problem for row in self.rows for r in row.cells.values() if r.problem
         )
-        return dict(zip(found, string.ascii_letters))
+        return dict(zip(found, chain(ascii_letters, map(str, count(1)))))
 
     def cell(self, row: Row, evaluation: str) -> str:
         """`0.9123`, with a star if it is the best; `- (a)` for a problem; nothing if not run."""
@@ -85,14 +89,17 @@ class Table:
 
     def notes(self) -> list[str]:
         """What must be known to read it."""
-        seen = {digest(r.settings["labelled"]) for row in self.rows for r in row.cells.values()}
         lines = [f"({letter}) {problem}" for problem, letter in self.problems().items()]
-        if len(seen) > 1:
-            lines.append(
-                "The rows are of different labelled images and do not compare; set labelled.train"
-                " and labelled.test for all."
-            )
+        if differ := self._differing():
+            keys = " and ".join(f"labelled.{key}" for key in differ)
+            lines.append(f"The rows differ in {keys} and do not compare; set this for all.")
         return lines
+
+    def _differing(self) -> list[str]:
+        """The settings of the labelled images that are not the same in all rows."""
+        found = [r.settings["labelled"] for row in self.rows for r in row.cells.values()]
+        keys = dict.fromkeys(key for labelled in found for key in labelled)
+        return [key for key in keys if len({digest(labelled.get(key)) for labelled in found}) > 1]
 
 
 def at(row: Row) -> str:

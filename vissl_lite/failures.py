@@ -1,0 +1,67 @@
+"""What a command prints when it fails: a block of sentences for mistakes, a traceback for bugs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from vissl_lite import REGISTRIES
+from vissl_lite.engine.tensor_files import SaveFailed
+from vissl_lite.errors import ConfigError, NonFiniteLoss, WorkerDied, did_you_mean
+from vissl_lite.parallel.agreement import epitaph, is_communication, leave_note, say_once
+from vissl_lite.parallel.launch import EXIT_CONFIG, EXIT_OTHER_RANK, ProcessFailed
+
+USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
+
+
+def report(error: Exception) -> int:
+    """Prints what the user has to know of an error, once for all ranks; returns the exit code."""
+    if isinstance(error, USER_ERRORS):
+        text, code = block(error), EXIT_CONFIG
+    elif isinstance(error, (NonFiniteLoss, SaveFailed, WorkerDied)):
+        text, code = f"stopped: {error}", 1
+    elif isinstance(error, ProcessFailed):
+        text, code = error.message, error.code
+    elif is_communication(error):
+        text, code = epitaph(error), EXIT_OTHER_RANK
+    else:
+        text, code = "".join(traceback.format_exception(error)).rstrip(), 1
+    if code != EXIT_OTHER_RANK:
+        leave_note(error)
+    if text and say_once(text):
+        print(text, file=sys.stderr, flush=True)
+    return code
+
+
+def block(error: Exception) -> str:
+    """What the user reads: one line per problem."""
+    ours = next((e for e in _chain(error) if isinstance(e, ConfigError)), None)
+    problems = ours.problems if ours else [_in_our_words(error)]
+    count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
+    lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
+    return f"config error{count}\n  " + lines.replace("\n", "\n  ")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what caused it: OmegaConf wraps what a resolver raises."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _in_our_words(error: Exception) -> str:
+    """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name.startswith("submitit"):
+            return 'hydra/launcher: SLURM jobs need submitit; pip install "vissl-lite[slurm]"'
+        offered = {r.group: r.names() for r in REGISTRIES.values()}
+        options = error.options or offered.get(group, [])  # Hydra knows none of a list
+        close = did_you_mean(name, options) or ";"
+        return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
+    return str(error).strip().split("\nSee https")[0]
