@@ -48,7 +48,16 @@ setup(
     ],
     extras_require={
         "fast": FAST,
-        "test": ["pytest", "ruff", "pyright", "build", "timm", "pycocotools", *FAST],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "pyright",
+            "build",
+            "timm",
+            "pycocotools",
+            *FAST,
+        ],
         "timm": ["timm"],
         "detection": ["pycocotools"],
         "onnx": ["onnx", "onnxscript", "onnxruntime"],

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import multiprocessing
 import pickle
+import pkgutil
 import sys
 import tempfile
 import time
@@ -22,11 +23,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(  # imported once per test run; Dynamo by the first custom op
+from vissl_lite import plugins
+
+_ENTRIES = [
+    f"vissl_lite.{folder}.{module.name}"
+    for folder in plugins.FOLDERS
+    for module in pkgutil.iter_modules([Path(plugins.__file__).with_name(folder)])
+    if not module.name.startswith("_")
+]
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(  # imported once per test run; Dynamo by the first custom op
     [
-        *("torch", "torch._dynamo", "torchvision", "pytest", "hydra", "sklearn.datasets"),
-        "vissl_lite.engine.trainer",
+        *("torch", "torch._dynamo", "torchvision", "pytest", "hydra"),
+        *("sklearn.datasets", "sklearn.linear_model", "vissl_lite.engine.trainer"),
+        *_ENTRIES,
     ]
 )
 
@@ -87,8 +97,8 @@ class Ranks:
     def _start(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         for rank in range(self.world):
-            near_end, far_end = _CONTEXT.Pipe()
-            process = _CONTEXT.Process(
+            near_end, far_end = FORKSERVER.Pipe()
+            process = FORKSERVER.Process(
                 target=_rank_main,
                 args=(far_end, rank, self.world, self._folder.name, self.timeout),
                 daemon=True,

@@ -186,6 +186,21 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(tmp_path):
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["reprot", "runs/x"], "'reprot' is no command; did you mean 'report'? there are: list,"),
+        (["bench"], "'bench' is no command; did you mean 'bench step'?"),
+        (["quickstart"], "'quickstart' is no command; a recipe is run by config=quickstart"),
+        (["config=quickstart", "=3"], "'=3' sets nothing: a key is missing before ="),
+    ],
+)
+def test_words_that_mean_nothing(words, message, tmp_path):
+    done = command(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
 def test_secrets_of_the_environment_are_never_written(tmp_path, monkeypatch):
     """VISSL printed the whole environment to its log."""
     monkeypatch.setenv("MY_TOKEN", "s3cr3t-value")

@@ -90,7 +90,7 @@ def test_ci_runs_the_two_commands_of_the_readme():
     assert install.startswith("python3 -m venv")
     assert install.endswith("vissl-lite config=quickstart")
     assert test.startswith("python3 -m venv")
-    assert test.endswith("pytest")
+    assert test.endswith("pytest -n 2 --dist loadfile")
     script = (ROOT / ".ci" / "run").read_text()
     (reads,) = re.findall(r"^mapfile .*$", script, re.MULTILINE)
     shell = ["bash", "-c", reads + """; printf '%s\\n' "${readme[@]}" """]

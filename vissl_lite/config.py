@@ -36,7 +36,7 @@ class ViewGroup:
 
 @dataclass
 class Sampler:
-    """How often an image comes in an epoch: r = max over its tags h of max(smallest, phi(t / f(h))).
+    """How often an image comes in an epoch: r = max(smallest, max over tags h of phi(t / f(h))).
 
     f(h) is the share of images with tag h, or with label h; phi is the square root or the identity.
     """

@@ -1,6 +1,5 @@
 """What a recipe takes from the weights that `init=` names: `${from_run:trunk}`."""
 
-import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -24,12 +23,14 @@ def resolver(args: Sequence[str]) -> Callable[[str], Any]:
         args: the words of the command line.
     """
     given = [unquoted(word) for word in args if word.startswith("init=")]
-    tree = functools.cache(lambda: _saved(given[-1]) or OmegaConf.create(around(given[-1], args)))
+    trees: list[DictConfig] = []  # read at the first key; launchers pickle this function
 
     def from_run(key: str) -> Any:
         if not given:
             raise ConfigError(f"{key}: this recipe takes it from a run; add init=DIR_OF_THE_RUN")
-        return OmegaConf.select(tree(), key)
+        if not trees:
+            trees.append(_saved(given[-1]) or OmegaConf.create(around(given[-1], args)))
+        return OmegaConf.select(trees[0], key)
 
     return from_run
 

@@ -1,6 +1,7 @@
 """The one PathManager: files on this machine, over HTTP, and on S3 where boto3 is installed.
 
-For weights and checkpoints. Images are read by the sources, from local paths.
+For weights, checkpoints, and text files that are written whole. Images are read by the sources,
+from local paths.
 """
 
 import functools
@@ -87,3 +88,21 @@ def _s3() -> dict[str, type]:
     from iopath.common.s3 import S3PathHandler
 
     return {"s3": S3PathHandler}
+
+
+def replace_text(file: Path, text: str) -> None:
+    """The file has its old content or the new one, whenever the process is killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tmp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with tmp.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(tmp, file)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

@@ -2,12 +2,10 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vissl_lite.engine.checkpoint import sync_folder
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.agreement import flat, shortened
 
@@ -17,18 +15,6 @@ def write_all(file: Any, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
-
-
-def replace_text(file: Path, text: str) -> None:
-    """The file has its old content or the new one, whenever the process is killed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tmp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with tmp.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(tmp, file)
-    sync_folder(file.parent)
 
 
 def as_line(record: dict[str, Any]) -> bytes:

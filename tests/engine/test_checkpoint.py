@@ -9,7 +9,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from distributed import run_ranks
 from training import small, trained
 
 from vissl_lite.engine import checkpoint
@@ -152,10 +151,10 @@ def queues(rank, world, run_dir, resume):
     return trained(config, Path(run_dir)).loss.queue.rows_AQD
 
 
-def test_each_rank_gets_its_own_queue_back(tmp_path):
+def test_each_rank_gets_its_own_queue_back(tmp_path, ranks):
     """VISSL gave every rank the queue of rank 0."""
-    before = run_ranks(queues, 2, str(tmp_path), False)
-    after = run_ranks(queues, 2, str(tmp_path), True)
+    before = ranks(2)(queues, str(tmp_path), False)
+    after = ranks(2)(queues, str(tmp_path), True)
     assert not torch.equal(before[0], before[1])
     assert all(torch.equal(b, a) for b, a in zip(before, after))
 

@@ -1,12 +1,12 @@
 """Features: every labelled image once, in order, float32, and the model left as it was."""
 
 import contextlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from data.some_sources import Numbers
-from distributed import run_ranks
 from engine.some_digits import CPU, FP32, SomeDigits, small_model
 from torch.nn import functional as F
 
@@ -152,8 +152,9 @@ def test_what_ends_a_worker_is_said_in_one_sentence(harm, error, text):
 
 
 def extract_on_rank(rank, world, size, broken, unlabelled):
-    features.EXCHANGED_ROWS = 3
-    found = extracted(small_model(), SomeDigits(size, broken, unlabelled), ["res5", "embedding"])
+    digits = SomeDigits(size, broken, unlabelled)
+    with patch.object(features, "EXCHANGED_ROWS", 3):
+        found = extracted(small_model(), digits, ["res5", "embedding"])
     return (
         {name: x.numpy() for name, x in found.features.items()},
         found.label_N.tolist(),
@@ -164,27 +165,26 @@ def extract_on_rank(rank, world, size, broken, unlabelled):
 @pytest.mark.parametrize(
     ("world", "size", "broken", "unlabelled"), [(2, 21, (0, 7), (4, 5, 20)), (3, 2, (), ())]
 )
-def test_the_same_on_several_processes(world, size, broken, unlabelled):
+def test_the_same_on_several_processes(world, size, broken, unlabelled, ranks):
     whole, labels, names = extract_on_rank(0, 1, size, broken, unlabelled)
-    for found, rank_labels, rank_names in run_ranks(
-        extract_on_rank, world, size, broken, unlabelled
-    ):
+    answers = ranks(world)(extract_on_rank, size, broken, unlabelled)
+    for found, rank_labels, rank_names in answers:
         assert (rank_labels, rank_names) == (labels, names)
         for layer in whole:
             np.testing.assert_allclose(found[layer], whole[layer], rtol=1e-5, atol=1e-6)
 
 
 def exchange_on_rank(rank, world, size, block):
-    features.EXCHANGED_ROWS = block
     x = torch.full((size,), -1)
     x[rank::world] = torch.arange(size)[rank::world]
-    return exchange(x).tolist()
+    with patch.object(features, "EXCHANGED_ROWS", block):
+        return exchange(x).tolist()
 
 
-def test_exchange_puts_every_row_in_its_place():
+def test_exchange_puts_every_row_in_its_place(ranks):
     for size, block in [(11, 2), (12, 4), (1, 4), (0, 4)]:
         assert exchange_on_rank(0, 1, size, block) == list(range(size))
-    assert run_ranks(exchange_on_rank, 3, 11, 2) == [list(range(11))] * 3
+    assert ranks(3)(exchange_on_rank, 11, 2) == [list(range(11))] * 3
 
 
 def sharded_features(rank, world, images):
@@ -196,8 +196,8 @@ def sharded_features(rank, world, images):
     return found, names
 
 
-def test_of_shards_when_one_process_has_a_batch_less():
+def test_of_shards_when_one_process_has_a_batch_less(ranks):
     expected = extracted(small_model(), SomeDigits(5), ["res5", "embedding"])
-    for found, names in run_ranks(sharded_features, 2, 5):
+    for found, names in ranks(2)(sharded_features, 5):
         torch.testing.assert_close(found.features, expected.features)
         assert set(names) == {"DTensor"}  # nothing stays gathered

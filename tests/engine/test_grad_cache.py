@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from distributed import run_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -346,15 +345,15 @@ def on_ranks(rank, world, strategy, name, dtype):
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float64, 1e-10), (torch.float32, 3e-5)])
 @pytest.mark.parametrize("strategy", ["ddp", "fully_shard"])
 @pytest.mark.parametrize("name", RANKED)
-def test_processes_equal_one_process_on_the_whole_batch(strategy, name, dtype, relative):
+def test_processes_equal_one_process_on_the_whole_batch(strategy, name, dtype, relative, ranks):
     """Each of the two has 6 images, in chunks of 4 and 2."""
     expected, _ = on_ranks(0, 1, "one process", name, dtype)
-    for got, _ in run_ranks(on_ranks, 2, strategy, name, dtype):
+    for got, _ in ranks(2)(on_ranks, strategy, name, dtype):
         assert_close(got, expected, relative)
 
 
 @pytest.mark.parametrize(("strategy", "once"), [("ddp", 1), ("fully_shard", 2)])
-def test_gradients_are_reduced_in_the_last_chunk_only(strategy, once):
+def test_gradients_are_reduced_in_the_last_chunk_only(strategy, once, ranks):
     """One bucket of DDP; the block and the root of FSDP."""
-    for _, reductions in run_ranks(on_ranks, 2, strategy, "teacher", torch.float32):
+    for _, reductions in ranks(2)(on_ranks, strategy, "teacher", torch.float32):
         assert reductions == once

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from distributed import run_ranks
 
 from vissl_lite.engine.meters import Meters
 
@@ -25,15 +24,15 @@ def test_means_over_steps():
     assert bad is None
 
 
-def test_means_over_ranks():
-    for means, bad in run_ranks(flushed, 2, None):
+def test_means_over_ranks(ranks):
+    for means, bad in ranks(2)(flushed, None):
         assert means == {"loss": pytest.approx(7.0), "rank": 0.5}
         assert bad is None
 
 
-def test_the_first_bad_step_of_any_rank_is_known_to_all():
+def test_the_first_bad_step_of_any_rank_is_known_to_all(ranks):
     assert flushed(0, 1, bad_rank=0)[1] == 2
-    assert [bad for _, bad in run_ranks(flushed, 2, 1)] == [2, 2]
+    assert [bad for _, bad in ranks(2)(flushed, 1)] == [2, 2]
 
 
 def test_half_an_interval_survives_a_resume():

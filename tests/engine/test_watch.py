@@ -4,7 +4,6 @@ import os
 import signal
 
 import pytest
-from distributed import run_ranks
 from training import records, small, trained
 
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
@@ -117,9 +116,9 @@ def _votes(rank, world, signals):
         ((signal.SIGTERM, signal.SIGUSR2), signal.SIGUSR2),  # rank 0 has to requeue
     ],
 )
-def test_ranks_agree_at_a_log_step_and_stay_agreed(signals, agreed):
+def test_ranks_agree_at_a_log_step_and_stay_agreed(signals, agreed, ranks):
     stops = agreed is not None
-    assert run_ranks(_votes, 2, signals) == [([False, stops, stops], agreed)] * 2
+    assert ranks(2)(_votes, signals) == [([False, stops, stops], agreed)] * 2
 
 
 def test_a_signal_during_the_vote_is_for_the_next_one(monkeypatch):

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from data.some_sources import Numbers
-from distributed import run_ranks
 from engine.some_digits import SomeDigits
 from extract.some_subject import some_subject
 
@@ -131,11 +130,11 @@ def on_ranks(rank, world, out):
     return extracted(out)["broken"]
 
 
-def test_two_processes_equal_one_and_finish_what_one_began(tmp_path, undisturbed):
-    assert run_ranks(on_ranks, 2, tmp_path / "two") == [3, 3]
+def test_two_processes_equal_one_and_finish_what_one_began(tmp_path, undisturbed, ranks):
+    assert ranks(2)(on_ranks, tmp_path / "two") == [3, 3]
     assert files(tmp_path / "two") == files(undisturbed)
     begun = stopped(tmp_path / "begun")
-    run_ranks(on_ranks, 2, begun)
+    ranks(2)(on_ranks, begun)
     assert files(begun) == files(undisturbed)
 
 

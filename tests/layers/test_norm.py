@@ -1,11 +1,11 @@
 import copy
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from distributed import run_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
@@ -131,26 +131,26 @@ CASES = [
 
 
 @pytest.mark.parametrize(("dtype", "shape", "mode", "tolerance"), CASES)
-def test_two_ranks_are_one_process_with_the_whole_batch(dtype, shape, mode, tolerance):
-    ranks = run_ranks(_rank_trains, 2, dtype, shape, None, mode)
+def test_two_ranks_are_one_process_with_the_whole_batch(dtype, shape, mode, tolerance, ranks):
+    answers = ranks(2)(_rank_trains, dtype, shape, None, mode)
     outputs, grads, parameters, state = _one_process(dtype, shape)
     close = {"rtol": tolerance, "atol": tolerance}
     for step in range(STEPS):
         for mine, whole in ((0, outputs), (1, grads)):
-            together = torch.cat([rank[mine][step] for rank in ranks])
+            together = torch.cat([answer[mine][step] for answer in answers])
             torch.testing.assert_close(together, whole[step], **close)
-    for rank in ranks:
-        torch.testing.assert_close(rank[2], parameters, **close)
-        torch.testing.assert_close(rank[3], state, **close)
+    for answer in answers:
+        torch.testing.assert_close(answer[2], parameters, **close)
+        torch.testing.assert_close(answer[3], state, **close)
 
 
-def test_groups_of_two_ranks_share_statistics():
-    ranks = run_ranks(_rank_trains, 4, torch.float64, (4, 3), 2, "plain")
+def test_groups_of_two_ranks_share_statistics(ranks):
+    answers = ranks(4)(_rank_trains, torch.float64, (4, 3), 2, "plain")
     for group in (0, 1):
         whole = _data(0).chunk(2)[group]
         norm = _norm(nn.BatchNorm2d)
         expected = F.batch_norm(whole, None, None, norm.weight, norm.bias, training=True)
-        together = torch.cat([ranks[2 * group + i][0][0] for i in (0, 1)])
+        together = torch.cat([answers[2 * group + i][0][0] for i in (0, 1)])
         torch.testing.assert_close(together, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -158,23 +158,22 @@ def _reductions(rank, world, mode):
     net = convert_sync_batchnorm(
         nn.Sequential(_norm(BatchNorm2d), nn.ReLU(True), _norm(BatchNorm2d))
     )
-    calls, real = [], dist.all_reduce
-    dist.all_reduce = lambda *args, **keys: (calls.append(1), real(*args, **keys))[1]
     x = _data(rank).requires_grad_()
     keep = partial(
         create_selective_checkpoint_contexts, [torch.ops.vissl_lite.all_reduce_sum.default]
     )
-    y = {
+    forward = {
         "none": net,
         "all": lambda x: checkpoint(net, x, use_reentrant=False),
         "selective": lambda x: checkpoint(net, x, use_reentrant=False, context_fn=keep),
-    }[mode](x)
-    (y**3).mean().backward()
-    return len(calls), x.grad
+    }[mode]
+    with patch.object(dist, "all_reduce", side_effect=dist.all_reduce) as all_reduce:
+        (forward(x) ** 3).mean().backward()
+    return all_reduce.call_count, x.grad
 
 
-def test_selective_checkpointing_need_not_reduce_again():
-    none, whole, selective = (run_ranks(_reductions, 2, m)[0] for m in ("none", "all", "selective"))
+def test_selective_checkpointing_need_not_reduce_again(ranks):
+    none, whole, selective = (ranks(2)(_reductions, m)[0] for m in ("none", "all", "selective"))
     assert (none[0], whole[0], selective[0]) == (4, 6, 4)
     assert torch.equal(none[1], whole[1])
     assert torch.equal(none[1], selective[1])
@@ -189,10 +188,10 @@ def _bad_groups(rank, world):
     return refused
 
 
-def test_group_size_must_divide():
+def test_group_size_must_divide(ranks):
     start, end = "sync_bn: 2 processes do not split into groups of ", "; choose a divisor, or all"
     sentences = [f"{start}{size}{end}" for size in (3, 0, -2)]
-    assert run_ranks(_bad_groups, 2) == [sentences] * 2
+    assert ranks(2)(_bad_groups) == [sentences] * 2
 
 
 def test_convert_keeps_weights_and_leaves_other_norms():

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch.nn import functional as F
 
 from vissl_lite.data.batch import Batch
@@ -82,8 +81,8 @@ def _on_rank(rank, world, z, label):
 
 @pytest.mark.parametrize("label", [LABELS, SOFT], ids=["hard", "soft"])
 @pytest.mark.parametrize("world", [2, 4])  # of 4 ranks, the third has no label at all
-def test_ranks_with_different_numbers_of_labels_equal_one_process(world, label):
-    results, grads = zip(*run_ranks(_on_rank, world, logits(), label))
+def test_ranks_with_different_numbers_of_labels_equal_one_process(world, label, ranks):
+    results, grads = zip(*ranks(world)(_on_rank, logits(), label))
     whole, grad = run([logits()], label)
     torch.testing.assert_close(torch.cat(grads, 2) / world, grad, rtol=0, atol=1e-12)
     for name, value in whole.items():

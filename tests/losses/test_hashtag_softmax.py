@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch.nn import functional as F
 
 from vissl_lite import ConfigError
@@ -90,8 +89,8 @@ def _on_rank(rank, world, z, tags):
 
 
 @pytest.mark.parametrize("world", [2, 4])  # of 4 ranks, the third has no tag at all
-def test_ranks_with_different_numbers_of_tags_equal_one_process(world):
-    results, grads = zip(*run_ranks(_on_rank, world, logits(), TAGS))
+def test_ranks_with_different_numbers_of_tags_equal_one_process(world, ranks):
+    results, grads = zip(*ranks(world)(_on_rank, logits(), TAGS))
     whole, grad = run(logits(), TAGS)
     torch.testing.assert_close(torch.cat(grads, 1) / world, grad, rtol=0, atol=1e-12)
     for name, value in whole.items():

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch.nn import functional as F
 
 from vissl_lite import ConfigError
@@ -86,9 +85,9 @@ def _count_negatives(rank, world):
     return loss_of(SimCLR(), torch.ones(3, 4, 5)).exp() - 1
 
 
-def test_images_of_other_ranks_are_negatives_in_multi_crop():
+def test_images_of_other_ranks_are_negatives_in_multi_crop(ranks):
     """VISSL counted 9, without those of other ranks. Equal embeddings: loss = ln(1 + negatives)."""
-    for negatives in run_ranks(_count_negatives, 2):
+    for negatives in ranks(2)(_count_negatives):
         torch.testing.assert_close(negatives, torch.tensor(21.0))
 
 
@@ -97,9 +96,9 @@ def _on_rank(rank, world, z):
 
 
 @pytest.mark.parametrize(("world", "crops"), [(2, 2), (2, 3), (4, 2)])
-def test_ranks_together_equal_one_process(world, crops):
+def test_ranks_together_equal_one_process(world, crops, ranks):
     z = embeddings(crops, 8)
-    losses, grads = zip(*run_ranks(_on_rank, world, z))
+    losses, grads = zip(*ranks(world)(_on_rank, z))
     loss, grad = value_and_grad(nt_xent, z, 0.1)
     torch.testing.assert_close(sum(losses) / world, loss, rtol=0, atol=1e-12)
     torch.testing.assert_close(torch.cat(grads, 1) / world, grad, rtol=0, atol=1e-12)

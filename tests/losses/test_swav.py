@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch.nn import functional as F
 
 from vissl_lite import ConfigError
@@ -126,8 +125,8 @@ def _sinkhorn_on_rank(rank, world, dtype):
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("world", [2, 4])
-def test_sinkhorn_on_ranks_equals_one_process(world, dtype, atol):
-    codes = torch.cat(run_ranks(_sinkhorn_on_rank, world, dtype))
+def test_sinkhorn_on_ranks_equals_one_process(world, dtype, atol, ranks):
+    codes = torch.cat(ranks(world)(_sinkhorn_on_rank, dtype))
     assert_equal(codes.double(), naive_sinkhorn(cosines(), 0.01, 3), atol)
 
 
@@ -197,11 +196,11 @@ def _train_on_rank(rank, world, num_prototypes):
 
 
 @pytest.mark.parametrize("num_prototypes", [K, [K, 4]], ids=["one head", "two heads"])
-def test_ranks_with_queues_equal_one_process_over_several_steps(num_prototypes):
-    whole = run_ranks(_train_on_rank, 1, num_prototypes)[0]
+def test_ranks_with_queues_equal_one_process_over_several_steps(num_prototypes, ranks):
+    whole = ranks(1)(_train_on_rank, num_prototypes)[0]
     for world in (2, 4):
-        for step, ranks in enumerate(zip(*run_ranks(_train_on_rank, world, num_prototypes))):
-            results, grads, weights = zip(*ranks)
+        for step, found in enumerate(zip(*ranks(world)(_train_on_rank, num_prototypes))):
+            results, grads, weights = zip(*found)
             result, grad, weight = whole[step]
             assert_equal(sum(r["loss"] for r in results) / world, result["loss"])
             assert_equal(torch.cat(grads, 1) / world, grad)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from distributed import run_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -35,6 +34,6 @@ def largest_difference(rank: int, world: int, name: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "larc"])
-def test_two_shards_step_like_one_tensor(name):
+def test_two_shards_step_like_one_tensor(name, ranks):
     """7 rows on 2 processes are uneven shards; the biases leave 4 + 3 and 2 + 1 values."""
-    assert max(run_ranks(largest_difference, 2, name)) < 1e-12
+    assert max(ranks(2)(largest_difference, name)) < 1e-12

@@ -1,9 +1,10 @@
 """Ranks that do not agree, and what is said of it."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.distributed as dist
-from distributed import run_ranks
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import agreement
@@ -46,27 +47,27 @@ def test_many_differences_are_counted():
 
 
 def _check(rank, world, config_of_1, torch_of_1):
-    if rank == 1 and torch_of_1:
-        torch.__version__ = torch_of_1
+    config, version = (config_of_1, torch_of_1) if rank == 1 else (CONFIG, None)
     try:
-        check_agreement(config_of_1 if rank == 1 else CONFIG)
+        with patch.object(torch, "__version__", version or torch.__version__):
+            check_agreement(config)
     except ConfigError as error:
         return error.problems
     return []
 
 
-def test_equal_ranks_pass():
-    assert run_ranks(_check, 2, CONFIG, None) == [[], []]
+def test_equal_ranks_pass(ranks):
+    assert ranks(2)(_check, CONFIG, None) == [[], []]
 
 
-def test_every_rank_hears_of_another_config():
+def test_every_rank_hears_of_another_config(ranks):
     other = {**CONFIG, "optimizer": {"lr": 0.2}}
-    for problems in run_ranks(_check, 2, other, None):
+    for problems in ranks(2)(_check, other, None):
         assert problems[0] == ("the ranks disagree on optimizer.lr: 0.1 on rank 0, 0.2 on rank 1")
 
 
-def test_every_rank_hears_of_another_version():
-    for problems in run_ranks(_check, 2, CONFIG, "2.0.0"):
+def test_every_rank_hears_of_another_version(ranks):
+    for problems in ranks(2)(_check, CONFIG, "2.0.0"):
         assert problems[0].startswith("the ranks disagree on the version of torch: ")
         assert problems[0].endswith(', "2.0.0" on rank 1') or problems[0].endswith(
             "2.0.0 on rank 1"

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from distributed import run_ranks
 from torch import nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader as Reader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter as Writer
@@ -66,19 +65,19 @@ def _on_rank(r, world, loss, x_VBD, weight_KD, bias_K, label, tags):
     return result, x_VBD.grad, *(p.grad.full_tensor() for p in head.parameters())
 
 
-def check(world, loss, expected, classes, label=None, tags=None):
+def check(ranks, loss, expected, classes, label=None, tags=None):
     """`expected(z_VBK)` is the loss of one process; returns the metrics, averaged over ranks."""
     x, weight, bias = leaves = problem(classes)
-    answers = run_ranks(_on_rank, world, loss, *leaves, label, tags)
+    answers = ranks(_on_rank, loss, *leaves, label, tags)
     results, dx, dw, db = zip(*answers)
     for leaf in leaves:
         leaf.requires_grad_()
     value = expected(x @ weight.T + bias)
     value.backward()
-    means = {name: sum(r[name] for r in results) / world for name in results[0]}
+    means = {name: sum(r[name] for r in results) / ranks.world for name in results[0]}
     for got, want in (
         (means["loss"], value.detach()),
-        (torch.cat(dx, 1) / world, x.grad),  # of the sum of the ranks' losses
+        (torch.cat(dx, 1) / ranks.world, x.grad),  # of the sum of the ranks' losses
         *((got, weight.grad) for got in dw),  # of their mean already
         *((got, bias.grad) for got in db),
     ):
@@ -105,12 +104,12 @@ def tags_of(classes):
 
 
 @pytest.mark.parametrize(("world", "classes"), [(1, 25), (3, 25), (4, 25), *SHARDS])
-def test_hashtag_softmax(world, classes):
+def test_hashtag_softmax(world, classes, ranks):
     """25 classes are uneven on 2, 3 and 4 ranks; of 4 ranks, the third has no tag at all."""
     tags = tags_of(classes)
     q_BK = targets(tags, classes)
     means = check(
-        world, HashtagSoftmax(), lambda z: soft_cross_entropy(z, q_BK), classes, tags=tags
+        ranks(world), HashtagSoftmax(), lambda z: soft_cross_entropy(z, q_BK), classes, tags=tags
     )
     x, weight, bias = problem(classes)
     best_VB = (x @ weight.T + bias).argmax(-1)
@@ -121,8 +120,8 @@ def test_hashtag_softmax(world, classes):
     assert means["untagged"].item() == pytest.approx(4 / 12)
 
 
-def test_no_tag_anywhere_is_nothing():
-    answers = run_ranks(_on_rank, 2, HashtagSoftmax(), *problem(5), None, [[]] * B)
+def test_no_tag_anywhere_is_nothing(ranks):
+    answers = ranks(2)(_on_rank, HashtagSoftmax(), *problem(5), None, [[]] * B)
     for result, *grads in answers:
         assert result["loss"] == 0
         assert not any(grad.any() for grad in grads)
@@ -130,7 +129,7 @@ def test_no_tag_anywhere_is_nothing():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("world", "classes"), SHARDS)
-def test_cross_entropy_with_class_ids(world, classes, smoothing):
+def test_cross_entropy_with_class_ids(world, classes, smoothing, ranks):
     label = torch.arange(B) * 2 % classes
     label[torch.tensor([1, 6, 7, 8])] = -1
 
@@ -138,14 +137,14 @@ def test_cross_entropy_with_class_ids(world, classes, smoothing):
         z_NK, label_N = z_VBK.flatten(0, 1), label.repeat(V)
         return F.cross_entropy(z_NK, label_N, ignore_index=-1, label_smoothing=smoothing)
 
-    means = check(world, CrossEntropy(smoothing), expected, classes, label)
+    means = check(ranks(world), CrossEntropy(smoothing), expected, classes, label)
     x, weight, bias = problem(classes)
     right_VB = (x @ weight.T + bias).argmax(-1) == label
     assert means["top1"].item() == pytest.approx(right_VB[:, label >= 0].double().mean().item())
 
 
 @pytest.mark.parametrize(("world", "classes"), SHARDS)
-def test_cross_entropy_with_probabilities(world, classes):
+def test_cross_entropy_with_probabilities(world, classes, ranks):
     x, weight, _ = problem(classes, seed=1)
     q_BK = (x[0] @ weight.T).softmax(1)
 
@@ -153,18 +152,18 @@ def test_cross_entropy_with_probabilities(world, classes):
         z_NK, q_NK = z_VBK.flatten(0, 1), q_BK.repeat(V, 1)
         return F.cross_entropy(z_NK, q_NK, label_smoothing=0.1)
 
-    check(world, CrossEntropy(0.1), expected, classes, q_BK)
+    check(ranks(world), CrossEntropy(0.1), expected, classes, q_BK)
 
 
 @pytest.mark.parametrize(("world", "classes"), SHARDS)
-def test_binary_cross_entropy_of_tags(world, classes):
+def test_binary_cross_entropy_of_tags(world, classes, ranks):
     tags = tags_of(classes)
     y_BK = (targets(tags, classes) > 0).double()
 
     def expected(z_VBK):
         return F.binary_cross_entropy_with_logits(z_VBK, y_BK.expand(V, -1, -1))
 
-    check(world, BinaryCrossEntropy("tags"), expected, classes, tags=tags)
+    check(ranks(world), BinaryCrossEntropy("tags"), expected, classes, tags=tags)
 
 
 def _refused(r, world, loss, label):
@@ -174,9 +173,9 @@ def _refused(r, world, loss, label):
         return str(error)
 
 
-def test_multi_hot_labels_are_refused():
+def test_multi_hot_labels_are_refused(ranks):
     label = torch.zeros(B, 5, dtype=torch.int64)
-    for message in run_ranks(_refused, 2, BinaryCrossEntropy("label"), label):
+    for message in ranks(2)(_refused, BinaryCrossEntropy("label"), label):
         assert message.startswith("loss: binary_cross_entropy needs the scores of all classes")
 
 
@@ -190,9 +189,9 @@ def _layout(r, world, classes):
 
 
 @pytest.mark.parametrize(("classes", "world", "rows"), [(25, 3, [9, 9, 7]), (5, 4, [2, 2, 1, 0])])
-def test_each_rank_keeps_its_rows_only_and_can_see_all_scores(classes, world, rows):
+def test_each_rank_keeps_its_rows_only_and_can_see_all_scores(classes, world, rows, ranks):
     x, weight, bias = problem(classes)
-    answers = run_ranks(_layout, world, classes)
+    answers = ranks(world)(_layout, classes)
     assert [sizes for _, sizes, _, _ in answers] == [[n, n, n] for n in rows]
     for r, (names, _, shape, z_VBK) in enumerate(answers):
         assert names == ["weight", "bias"]
@@ -207,8 +206,8 @@ def _equal_scores(r, world):
     return logits.softmax(torch.zeros(B, dtype=torch.int64))[2]
 
 
-def test_of_equal_scores_the_first_is_the_highest():
-    assert not torch.cat(run_ranks(_equal_scores, 4)).any()
+def test_of_equal_scores_the_first_is_the_highest(ranks):
+    assert not torch.cat(ranks(4)(_equal_scores)).any()
 
 
 def _half(r, world, x_VBD, weight_KD, bias_K):
@@ -216,10 +215,10 @@ def _half(r, world, x_VBD, weight_KD, bias_K):
         return _on_rank(r, world, HashtagSoftmax(), x_VBD, weight_KD, bias_K, None, MANY)
 
 
-def test_half_precision_products_have_a_full_precision_softmax():
+def test_half_precision_products_have_a_full_precision_softmax(ranks):
     """The same bf16 logits, up to 150, as a dense head has; bf16 statistics would be 1e-2 off."""
     x, weight, bias = (t.float() for t in problem(25))
-    results, dx, (dw, _), _ = zip(*run_ranks(_half, 2, 20 * x, weight, bias))
+    results, dx, (dw, _), _ = zip(*ranks(2)(_half, 20 * x, weight, bias))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z_VBK = head_of(weight, bias)(20 * x)
     assert z_VBK.dtype == torch.bfloat16
@@ -237,10 +236,10 @@ def _frozen_trunk(r, world, x_VBD, weight_KD, bias_K):
     return head.weight.grad.full_tensor(), head.bias.grad.full_tensor()
 
 
-def test_features_may_need_no_gradient():
+def test_features_may_need_no_gradient(ranks):
     leaves = problem(25)
-    want = run_ranks(_on_rank, 2, HashtagSoftmax(), *leaves, None, MANY)
-    for got, (*_, dw, db) in zip(run_ranks(_frozen_trunk, 2, *leaves), want):
+    want = ranks(2)(_on_rank, HashtagSoftmax(), *leaves, None, MANY)
+    for got, (*_, dw, db) in zip(ranks(2)(_frozen_trunk, *leaves), want):
         torch.testing.assert_close(got, (dw, db), rtol=0, atol=0)
 
 
@@ -253,8 +252,8 @@ def _twice(r, world):
         loss.backward()
 
 
-def test_a_second_backward_raises():
-    run_ranks(_twice, 2)
+def test_a_second_backward_raises(ranks):
+    ranks(2)(_twice)
 
 
 # ------------------------------------------------------------------ with a trunk, whole steps
@@ -325,14 +324,14 @@ def _steps(r, world, strategy):
 
 
 @pytest.mark.parametrize(("world", "strategy"), [(3, "zero3"), (4, "hsdp"), (2, "reference_ddp")])
-def test_steps_equal_those_of_one_process(world, strategy):
+def test_steps_equal_those_of_one_process(world, strategy, ranks):
     net = Net(25)
     before = copy.deepcopy(net)
     optimizer, norm = train(net, 0, 1)
     assert norm > 0.1  # it is clipped
     momentum = [optimizer.state[p]["momentum_buffer"] for p in net.parameters()]
     assert all((a != b).any() for a, b in zip(net.parameters(), before.parameters()))
-    for got, got_momentum, got_norm in run_ranks(_steps, world, strategy):
+    for got, got_momentum, got_norm in ranks(world)(_steps, strategy):
         torch.testing.assert_close(got, [whole(p) for p in net.parameters()], rtol=0, atol=1e-12)
         torch.testing.assert_close(got_momentum, momentum, rtol=0, atol=1e-12)
         torch.testing.assert_close(got_norm, norm.detach(), rtol=0, atol=1e-12)
@@ -361,11 +360,11 @@ def _load(r, world, folder):
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [(4, 2), (2, 4)])
-def test_a_checkpoint_goes_to_another_number_of_processes(saved, loaded, tmp_path):
+def test_a_checkpoint_goes_to_another_number_of_processes(saved, loaded, tmp_path, ranks):
     """5 classes: on 4 processes 2, 2, 1 and none."""
-    written = run_ranks(_save, saved, str(tmp_path))[0]
+    written = ranks(saved)(_save, str(tmp_path))[0]
     assert written["model.head.weight"].shape == (5, D)
-    for read in run_ranks(_load, loaded, str(tmp_path)):
+    for read in ranks(loaded)(_load, str(tmp_path)):
         assert read.keys() == written.keys()
         assert all(torch.equal(read[name], written[name]) for name in written)
 

@@ -42,8 +42,8 @@ def _identity(r, world):
     return is_distributed(), rank(), world_size(), broadcast_object(f"from {r}")
 
 
-def test_ranks_know_themselves_and_hear_rank_0():
-    assert run_ranks(_identity, 2) == [(True, 0, 2, "from 0"), (True, 1, 2, "from 0")]
+def test_ranks_know_themselves_and_hear_rank_0(ranks):
+    assert ranks(2)(_identity) == [(True, 0, 2, "from 0"), (True, 1, 2, "from 0")]
 
 
 def _all_reduce(r, world):
@@ -54,10 +54,10 @@ def _all_reduce(r, world):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_all_reduce_sum_has_the_gradient_of_the_sum_of_all_losses(world):
+def test_all_reduce_sum_has_the_gradient_of_the_sum_of_all_losses(world, ranks):
     total = sum(_rows(r).detach() for r in range(world))
     grad = sum(r + 1 for r in range(world)) * 2 * total
-    for got, got_grad, mean in run_ranks(_all_reduce, world):
+    for got, got_grad, mean in ranks(world)(_all_reduce):
         torch.testing.assert_close(got, total, rtol=0, atol=1e-14)
         torch.testing.assert_close(got_grad, grad, rtol=0, atol=1e-13)
         torch.testing.assert_close(mean, total / world, rtol=0, atol=1e-14)
@@ -71,8 +71,8 @@ def _sub_groups(r, world):
     return total.tolist(), x.grad.tolist()
 
 
-def test_all_reduce_sum_within_a_named_group():
-    results = run_ranks(_sub_groups, 4)
+def test_all_reduce_sum_within_a_named_group(ranks):
+    results = ranks(4)(_sub_groups)
     assert [total for total, _ in results] == [[101.0] * 2, [1010.0] * 2] * 2
     assert [grad for _, grad in results] == [[4.0] * 2, [6.0] * 2] * 2
 
@@ -85,8 +85,8 @@ def _compiled(r, world):
     return total.tolist(), x.grad.tolist()
 
 
-def test_all_reduce_sum_compiles_without_a_graph_break():
-    assert run_ranks(_compiled, 2) == [([5.0] * 2, [4.0] * 2), ([5.0] * 2, [8.0] * 2)]
+def test_all_reduce_sum_compiles_without_a_graph_break(ranks):
+    assert ranks(2)(_compiled) == [([5.0] * 2, [4.0] * 2), ([5.0] * 2, [8.0] * 2)]
 
 
 def _gather(r, world):
@@ -98,11 +98,11 @@ def _gather(r, world):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_gather_with_grad_sums_the_gradients_of_all_ranks(world):
+def test_gather_with_grad_sums_the_gradients_of_all_ranks(world, ranks):
     everyone = torch.cat([_rows(r).detach() for r in range(world)])
     weights = torch.arange(everyone.numel(), dtype=torch.float64).view_as(everyone)
     grads = (weights * sum(range(1, world + 1))).chunk(world)
-    for r, (got, grad) in enumerate(run_ranks(_gather, world)):
+    for r, (got, grad) in enumerate(ranks(world)(_gather)):
         assert torch.equal(got, everyone)
         assert torch.equal(grad, grads[r])
 
@@ -112,9 +112,9 @@ def _gather_uneven(r, world, counts):
 
 
 @pytest.mark.parametrize("counts", [(1, 0, 3), (2, 2, 2), (0, 0, 0)])
-def test_all_gather_cat_of_uneven_rows(counts):
+def test_all_gather_cat_of_uneven_rows(counts, ranks):
     expected = torch.cat([torch.full((n, 2), r) for r, n in enumerate(counts)])
-    for got in run_ranks(_gather_uneven, 3, counts):
+    for got in ranks(3)(_gather_uneven, counts):
         assert torch.equal(got, expected)
 
 

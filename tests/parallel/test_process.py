@@ -2,15 +2,14 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from distributed import FORKSERVER
+from parallel.rank_programs import add_up
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import process
@@ -101,46 +100,37 @@ def test_ranks_in_words():
 
 # ---------------------------------------------------------------- stores
 
-CHILD = """
-import os, sys, time
-from vissl_lite.parallel import process
-process.join_group(20)
-import torch, torch.distributed as dist
-x = torch.ones(1)
-if dist.is_initialized():
-    dist.all_reduce(x)
-print(process.start_time(), int(x), flush=True)
-if sys.argv[1:] == ["dies"]:
-    os._exit(9)
-process.leave_group()
-"""
 
-
-def ranks(environ, server, world, *args):
+def ranks(environ, server, world, dies):
     """Starts the ranks of an attempt, whose store this process keeps as torchrun's agent does."""
     env = {
         **environ,
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(server.port),
         "WORLD_SIZE": str(world),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RUN_ID": "none",
     }
-    code = [sys.executable, "-c", CHILD, *args]
-    return [
-        subprocess.Popen(code, env={**env, "RANK": str(r)}, stdout=subprocess.PIPE, text=True)
+    here, there = zip(*(FORKSERVER.Pipe() for _ in range(world)))
+    children = [
+        FORKSERVER.Process(target=add_up, args=({**env, "RANK": str(r)}, dies, there[r]))
         for r in range(world)
     ]
+    for child in children:
+        child.start()
+    return children, here
 
 
 def test_a_restart_forgets_the_sockets_of_the_dead_and_keeps_the_start_time(environ):
     server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), False)
     answers = []
-    for world, args in ((2, ["dies"]), (2, ["dies"]), (1, []), (2, [])):
-        for child in ranks(environ, server, world, *args):
-            started, total = child.communicate(timeout=60)[0].split()
-            answers.append((started, int(total)))
+    for world, dies in ((2, True), (2, True), (1, False), (2, False)):
+        children, connections = ranks(environ, server, world, dies)
+        for child, connection in zip(children, connections):
+            assert connection.poll(60)
+            answers.append(connection.recv())
+            child.join(60)
+            assert child.exitcode == (9 if dies else 0)
     assert len({started for started, _ in answers}) == 1
     assert [total for _, total in answers] == [2, 2, 2, 2, 1, 2, 2]
 

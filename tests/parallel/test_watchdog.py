@@ -1,14 +1,12 @@
 """A run that stands still: who is missing, and where."""
 
-import os
-import subprocess
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from distributed import FORKSERVER
+from parallel.rank_programs import stand_still
 
 from vissl_lite.parallel.watchdog import EXIT_STUCK, Place, Watchdog, describe
 
@@ -61,50 +59,26 @@ def test_a_run_that_moves_is_left_alone():
     assert not watchdog._thread.is_alive()
 
 
-RANK = """
-import os, signal, sys, time
-import torch, torch.distributed as dist
-from datetime import timedelta
-from vissl_lite.parallel.watchdog import Watchdog
-from vissl_lite.parallel.collectives import all_reduce_sum
-
-rank, port, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-connect = lambda: dist.TCPStore("127.0.0.1", port, None, False, timedelta(seconds=60), False)
-dist.init_process_group("gloo", store=connect(), rank=rank, world_size=3)
-
-def oversleep():
-    if how == "stopped":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    time.sleep(600)
-
-all_reduce_sum(torch.ones(1))  # the first call imports for seconds
-with Watchdog(3.0, dist.PrefixStore("w", connect()), rank, 3, hint="go on with resume=RUN") as dog:
-    dog.step = lambda: step
-    for step in range(100):
-        all_reduce_sum(torch.ones(1))
-        if rank == 1 and step == 7:
-            oversleep()
-"""
-
-
 @pytest.mark.parametrize("how", ["sleeps", "stopped"])
 def test_a_rank_that_does_not_come_is_named(tmp_path, how):
     server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), False)
-    (tmp_path / "rank.py").write_text(RANK)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    options = {"stderr": subprocess.PIPE, "text": True, "env": env}
-    command = [sys.executable, str(tmp_path / "rank.py")]
     ranks = [
-        subprocess.Popen([*command, str(r), str(server.port), how], **options) for r in range(3)
+        FORKSERVER.Process(target=stand_still, args=(r, server.port, how, tmp_path / str(r)))
+        for r in range(3)
     ]
-    said = [ranks[r].communicate(timeout=60)[1] for r in (0, 2)]
-    ranks[1].kill()
-    ranks[1].communicate()
+    for rank in ranks:
+        rank.start()
+    for rank in (ranks[0], ranks[2]):
+        rank.join(60)
+    for rank in ranks:
+        rank.kill()
+    said = [(tmp_path / str(r)).read_text() for r in (0, 2)]
     first, missing, waiting, hint = said[0].splitlines()
     assert first == "the run stands still: nothing has moved for 3 s (launch.timeout_s)"
-    where = "after step 7, in oversleep (rank.py:" if how == "sleeps" else "no sign of life"
+    place = "after step 7, in oversleep (rank_programs.py:"
+    where = {"sleeps": place, "stopped": "no sign of life"}[how]
     assert missing.startswith(f"  missing: rank 1, {where}")
     assert waiting.startswith("  waiting: ranks 0, 2, after step 8, in all_reduce_sum (collectives")
     assert hint == "  go on with resume=RUN"
     assert said[1] == ""
-    assert [ranks[r].returncode for r in (0, 2)] == [EXIT_STUCK] * 2
+    assert [ranks[r].exitcode for r in (0, 2)] == [EXIT_STUCK] * 2

@@ -11,9 +11,9 @@ from vissl_lite.duplicates.page import write_page
 from vissl_lite.duplicates.threshold import choose, read_sample, sample, sampled, write_sample
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract.stored import open_features
+from vissl_lite.io import replace_text
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.plugins import load_entries
-from vissl_lite.resumable import replace_text
 from vissl_lite.sources.without import one_line, write_list
 from vissl_lite.words import Parser, results_folder, whole
 

@@ -30,6 +30,7 @@ from torch import Tensor
 import vissl_lite
 from vissl_lite.engine.tensor_files import SaveFailed, begin_write, reason, write_tensors
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text, sync_folder
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
 
 
@@ -109,7 +110,7 @@ class Checkpointer:
 
     def _complete(self, tmp: Path, step: int, then: Callable[[Path], None]) -> None:
         files = {file.name: file.stat().st_size for file in sorted(tmp.iterdir())}
-        write_text(tmp / "meta.json", json.dumps(_meta(step) | {"files": files}, indent=2))
+        replace_text(tmp / "meta.json", json.dumps(_meta(step) | {"files": files}, indent=2))
         os.rename(tmp, tmp.with_suffix(""))
         sync_folder(self.folder)
         then(tmp.with_suffix(""))
@@ -200,19 +201,6 @@ def write(file: Path, state: dict[str, Any]) -> None:
         torch.save(state, out)
         out.flush()
         os.fsync(out.fileno())
-
-
-def write_text(file: Path, text: str) -> None:
-    with file.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def together(action: Callable[[], object], only: int | None = None) -> None:

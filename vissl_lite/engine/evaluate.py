@@ -18,10 +18,10 @@ from vissl_lite.data.loader import choose_workers
 from vissl_lite.engine import weights
 from vissl_lite.engine.bench import Bench, labelled_sources, labelled_views
 from vissl_lite.engine.build import build_model
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.engine.journal import Journal, device_name
 from vissl_lite.engine.numerics import Numerics, apply_layout
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import average_statistics
 from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import rank, world_size
@@ -135,7 +135,7 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
 def _write(results: dict[str, float], run_dir: Path) -> None:
     """After each evaluation: the next one may take hours and be killed."""
     if rank() == 0:
-        write_text(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+        replace_text(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def table(results: dict[str, float]) -> Table:

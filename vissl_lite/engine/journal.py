@@ -11,8 +11,8 @@ import yaml
 import vissl_lite
 from vissl_lite import LOGGERS
 from vissl_lite.config import Config
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import rank, world_size
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     )
     body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "config.yaml", header + body)
+    replace_text(run_dir / "config.yaml", header + body)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,11 +18,11 @@ import torch
 import vissl_lite
 from vissl_lite import TRUNKS
 from vissl_lite.config import Config
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.engine.journal import save_config
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.hooks._export import export
 from vissl_lite.hooks.base import Hook
+from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import on_rank_zero
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _prepare(config: Config, folder: Path, weights: str, images: Any) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     save_config(tree, folder)
     if len(images) < len(images.source):
-        write_text(folder / "subset.txt", "".join(f"{name}\n" for name in images.names()))
-    write_text(file, identity)
+        replace_text(folder / "subset.txt", "".join(f"{name}\n" for name in images.names()))
+    replace_text(file, identity)
 
 
 def _announce(trainer: Trainer, images: int, bench: Bench) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vissl_lite import EVALUATIONS, ConfigError
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.evaluations._coco import Coco, read_pair
 from vissl_lite.evaluations._coco_masks import mask_tools
 from vissl_lite.evaluations._detection_data import (
@@ -30,6 +29,7 @@ from vissl_lite.evaluations._detection_training import (
     warm_steps,
     without_decay_of_norms,
 )
+from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import on_rank_zero
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Detection:
             rows = self._detect(network, test, bench)
         folder = bench.files("detection")
         if folder is not None:
-            write_text(folder / "detections.json", json.dumps(rows) + "\n")
+            replace_text(folder / "detections.json", json.dumps(rows) + "\n")
         return on_rank_zero(lambda: average_precision(test, rows, self.masks))
 
     def _annotations(self, bench: Bench) -> tuple[Coco, Coco]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vissl_lite import EVALUATIONS, TRANSFORMS, ConfigError
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.evaluations._classifiers import (
     check_costs,
     check_two_classes,
@@ -24,6 +23,7 @@ from vissl_lite.evaluations._classifiers import (
 )
 from vissl_lite.evaluations.accuracy import check_scorer
 from vissl_lite.evaluations.knn import knn_predict
+from vissl_lite.io import replace_text
 from vissl_lite.model import LOGITS
 from vissl_lite.parallel.collectives import all_reduce_sum, on_rank_zero, rank, world_size
 
@@ -176,4 +176,4 @@ def write_table(
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["corruption", *(f"severity_{s}" for s in severities)])
     rows.writerows([kind, *values] for kind, values in zip(kinds, top1_KS))
-    write_text(file, table.getvalue())
+    replace_text(file, table.getvalue())

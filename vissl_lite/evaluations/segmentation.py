@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vissl_lite import EVALUATIONS, ConfigError
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.evaluations._coco import read_pair
 from vissl_lite.evaluations._coco_masks import mask_tools
 from vissl_lite.evaluations._detection_data import (
@@ -38,6 +37,7 @@ from vissl_lite.evaluations._segmentation_data import (
     checked_size,
 )
 from vissl_lite.evaluations._segmentation_scores import confusion, scores
+from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
 
@@ -243,7 +243,7 @@ class Segmentation:
     def _leave(self, folder: Path | None, names: list[str], ious: list[float]) -> None:
         if folder is not None:
             known = {name: None if math.isnan(iou) else iou for name, iou in zip(names, ious)}
-            write_text(folder / "iou.json", json.dumps(known, indent=2) + "\n")
+            replace_text(folder / "iou.json", json.dumps(known, indent=2) + "\n")
 
 
 @dataclass

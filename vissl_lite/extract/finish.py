@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.extract.blocks import UNLABELLED
 from vissl_lite.extract.folder import Folder
 from vissl_lite.extract.journal import Done
+from vissl_lite.io import replace_text
 from vissl_lite.sources._columns import ColumnWriter, write_strings
 
 NAMES, LABELS, BROKEN = "names", "labels.npy", "broken.txt"
@@ -49,7 +49,7 @@ def _write_broken(folder: Folder, done: Done) -> int:
         for line in done.in_order()
         for b, reason in line["broken"]
     ]
-    write_text(folder.path / BROKEN, "".join(lines))
+    replace_text(folder.path / BROKEN, "".join(lines))
     return len(lines)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vissl_lite.engine.checkpoint import sync_folder, write_text
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text, sync_folder
 from vissl_lite.resumable import check_same, lock, write_all
 from vissl_lite.sources._columns import File
 
@@ -81,7 +81,7 @@ class Folder:
 
     def write_meta(self, **more: Any) -> None:
         tmp = self.path / "features.tmp"
-        write_text(tmp, json.dumps({**self.described, **more}, indent=2) + "\n")
+        replace_text(tmp, json.dumps({**self.described, **more}, indent=2) + "\n")
         os.replace(tmp, self.path / META)
         sync_folder(self.path)
 

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vissl_lite.engine.checkpoint import sync_folder
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract.finish import LABELS, NAMES
 from vissl_lite.extract.folder import Folder, check_described
+from vissl_lite.io import sync_folder
 from vissl_lite.sources._columns import Column, Strings
 
 ENDING, KEY = ".parquet", b"vissl_lite"

@@ -9,11 +9,11 @@ from typing import Any
 
 from vissl_lite import SOURCES
 from vissl_lite.data.loader import choose_workers
-from vissl_lite.engine.checkpoint import write_text
 from vissl_lite.errors import ConfigError
 from vissl_lite.hashtags.predict import Prediction, Tagger, TrueTags
 from vissl_lite.hashtags.predict_files import check_out, writer
 from vissl_lite.hashtags.predict_page import Counts, predictions_page
+from vissl_lite.io import replace_text
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.plugins import load_entries
 from vissl_lite.progress import counter
@@ -92,7 +92,7 @@ def _predict(tagger: Tagger, source: Any, rows: Any, options: argparse.Namespace
             raise ConfigError(f"hashtags predict: no image can be read; {_told(broken[0])}")
     if options.page:
         text = predictions_page(kept, source, options.run, counts, len(source))
-        write_text(options.page, text)
+        replace_text(options.page, text)
     print(_summary(options, len(source), broken, counts))
 
 

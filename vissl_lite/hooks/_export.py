@@ -15,7 +15,7 @@ from torch import Tensor
 
 import vissl_lite
 from vissl_lite import TRUNKS
-from vissl_lite.engine.checkpoint import sync_folder
+from vissl_lite.io import sync_folder
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.shards import whole
 

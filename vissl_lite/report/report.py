@@ -14,6 +14,7 @@ import torch
 
 from vissl_lite.engine import checkpoint
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text
 from vissl_lite.report.about import about, compared
 from vissl_lite.report.confusion import confusion
 from vissl_lite.report.curves import evaluations, speed, training
@@ -26,7 +27,6 @@ from vissl_lite.report.runs import Run, told_apart
 from vissl_lite.report.sheet import sheet
 from vissl_lite.report.tags import tags
 from vissl_lite.report.verdict import diagnosis
-from vissl_lite.resumable import replace_text
 
 MOST_RUNS = 8  # colours and dashes
 

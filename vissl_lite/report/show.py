@@ -15,12 +15,12 @@ from vissl_lite.config import Config
 from vissl_lite.data.sampler import Order, StepSampler
 from vissl_lite.engine.build import build_source, peak_lr
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import replace_text
 from vissl_lite.overrides import compose
 from vissl_lite.report.charts import Series, chart, short, sparkline
 from vissl_lite.report.page import Html, page, section, table, tag
 from vissl_lite.report.runs import card
 from vissl_lite.report.sheet import sheet
-from vissl_lite.resumable import replace_text
 from vissl_lite.words import Parser, check_page
 
 USAGE = """usage: vissl-lite show config=RECIPE [key=value ...] [--out FILE]

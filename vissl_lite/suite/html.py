@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from vissl_lite.io import replace_text
 from vissl_lite.report.charts import Series, chart
 from vissl_lite.report.page import POLICY, Html, details, html, page, section, tag
 from vissl_lite.report.page import table as plain_table
-from vissl_lite.resumable import replace_text
 from vissl_lite.suite.table import Row, Table, at
 
 STYLE = """

@@ -14,7 +14,7 @@ from typing import Any
 
 from vissl_lite import EVALUATIONS, SOURCES, TRANSFORMS
 from vissl_lite.config import Config
-from vissl_lite.resumable import replace_text
+from vissl_lite.io import replace_text
 
 FORMAT = 1  # one more whenever an evaluation of the same settings gives other numbers
 

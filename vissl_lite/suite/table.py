@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from vissl_lite.io import replace_text
 from vissl_lite.loggers._format import printable
-from vissl_lite.resumable import replace_text
 from vissl_lite.suite.results import Result, digest
 
 WIDTH, LABEL = 100, 36  # characters, of the table, of a label before it is folded
