@@ -39,7 +39,8 @@ def make_vocabulary(folder: Path) -> Path:
     _command("example", folder)
     lists = "--aliases", folder / "aliases.tsv", "--block", folder / "block.txt"
     _command("build", folder / "captions.parquet", *lists, "--min-count", 10, "--out", vocab)
-    _command("apply", vocab, folder / "test.parquet", "--out", vocab / "test.parquet")
+    known = "--vocabulary", vocab, "--out", vocab / "test"
+    _command("build", folder / "test.parquet", *known)
     return vocab
 
 

@@ -86,43 +86,28 @@ def test_the_same_files_again(example, tmp_path):
         main(words)
 
 
-# ------------------------------------------------------------------ apply
+# ------------------------------------------------------------------ build --vocabulary
 
 
-def test_apply_names_the_same_captions_the_same(example):
-    out = example / "vocab" / "again.parquet"
-    words = ["apply", str(example / "vocab"), str(example / "captions.parquet"), "--out", str(out)]
-    assert main([*words, "--processes", "2"]) == 0
-    assert pq.read_table(out).equals(pq.read_table(example / "vocab" / "images.parquet"))
+def covered(example, captions, out):
+    words = [str(example / captions), "--vocabulary", str(example / "vocab"), "--out", str(out)]
+    assert main(["build", *words, "--processes", "2"]) == 0
+    return out / "images.parquet"
 
 
-def test_apply_to_held_out_captions(example, capsys):
-    out = example / "vocab" / "test.parquet"
-    main(["apply", str(example / "vocab"), str(example / "test.parquet"), "--out", str(out)])
-    table = Table(str(out), tags="classes")
+def test_the_same_captions_are_named_the_same(example, tmp_path):
+    again = covered(example, "captions.parquet", tmp_path / "again")
+    assert pq.read_table(again).equals(pq.read_table(example / "vocab" / "images.parquet"))
+
+
+def test_held_out_captions_get_the_classes_of_the_vocabulary(example, tmp_path):
+    table = Table(str(covered(example, "test.parquet", tmp_path / "test")), tags="classes")
     source = DigitsTags(60, split="test", seed=3)
     captions = pq.read_table(example / "test.parquet")["caption"].to_pylist()
     classes = read_classes(example / "vocab")
     members = {tag for each in classes for tag in (each.name, *dict(each.members))}
-    without = 0
     for i, found in enumerate(pairs_of(table, table.classes)):
         forms = [("".join(w), pair) for pair in source[i].tags for w in spellings(pair)]
         spelt = {tag_of(word): pair for word, pair in forms}
         known = {spelt[tag] for tag in tags_in(captions[i]) if tag in spelt and tag in members}
         assert found == sorted(known)
-        without += not table[i].tags
-    assert f"60, {without} of them without a class" in capsys.readouterr().out
-
-
-def test_apply_to_what_it_cannot(example, tmp_path):
-    vocab, out = str(example / "vocab"), str(tmp_path / "out.parquet")
-    (tmp_path / "other.csv").write_text("image,caption\na.png,#nothing\nb.png,no tag\n")
-    with pytest.raises(ConfigError, match="none of 2 images has a class"):
-        main(["apply", vocab, str(tmp_path / "other.csv"), "--out", out])
-    assert [file.name for file in tmp_path.iterdir()] == ["other.csv"]
-    with pytest.raises(ConfigError, match=r"has no classes.tsv"):
-        main(["apply", str(tmp_path), str(tmp_path / "other.csv"), "--out", out])
-    with pytest.raises(ConfigError, match=r"no .parquet file"):
-        main(["apply", vocab, str(tmp_path / "other.csv"), "--out", f"{out}.csv"])
-    with pytest.raises(ConfigError, match="would be lost"):
-        main(["apply", vocab, str(tmp_path / "other.csv"), "--out", f"{vocab}/images.parquet"])

@@ -41,8 +41,8 @@ def example(tmp_path_factory):
     lists = ["--aliases", str(folder / "aliases.tsv"), "--block", str(folder / "block.txt")]
     captions, vocab = str(folder / "captions.parquet"), str(folder / "vocab")
     main(["build", captions, *lists, "--out", vocab, "--processes", "1"])
-    out = ["--out", f"{vocab}/test.parquet", "--processes", "1"]
-    main(["apply", vocab, str(folder / "test.parquet"), *out])
+    out = ["--vocabulary", vocab, "--out", f"{vocab}/test", "--processes", "1"]
+    main(["build", str(folder / "test.parquet"), *out])
     return folder
 
 
@@ -66,7 +66,7 @@ def run(example, tmp_path_factory):
 
 
 def words_of(run, example, *more):
-    return ["predict", str(run[0]), f"{example}/vocab/test.parquet", "tags=classes", *more]
+    return ["predict", str(run[0]), f"{example}/vocab/test/images.parquet", "tags=classes", *more]
 
 
 def logits_of(model, source, tagger):
@@ -92,7 +92,7 @@ def test_top_k_is_the_sorted_softmax():
 
 
 def test_predictions_are_those_of_the_model(run, example):
-    source = Table(str(example / "vocab" / "test.parquet"), tags="classes")
+    source = Table(str(example / "vocab" / "test" / "images.parquet"), tags="classes")
     tagger = Tagger.load(str(run[0]))
     rows = list(tagger(source, 4, CPU, batch_size=7))
     p = logits_of(run[1], source, tagger).softmax(1).numpy()
@@ -107,7 +107,8 @@ def test_predictions_are_those_of_the_model(run, example):
 def test_a_sigmoid_per_class_where_it_was_trained_so(example, tmp_path):
     loss = ["loss=binary_cross_entropy", "++loss.target=tags", "++heads=[linear]"]
     folder, model = run_in(tmp_path / "run", *source_of(example), *loss)
-    source, tagger = Table(str(example / "vocab" / "test.parquet")), Tagger.load(str(folder))
+    source = Table(str(example / "vocab" / "test" / "images.parquet"))
+    tagger = Tagger.load(str(folder))
     p = logits_of(model, source, tagger).sigmoid().max(1).values
     first = [row.probabilities[0] for row in tagger(source, 1, CPU)]
     np.testing.assert_allclose(first, p, rtol=1e-4)
@@ -168,7 +169,7 @@ def test_broken_and_missing_images_are_counted(run, example, tmp_path, capsys):
 def test_the_page_says_which_are_right(run, example, tmp_path, capsys):
     page, out = tmp_path / "page.html", tmp_path / "tags.jsonl"
     main(words_of(run, example, "--out", str(out), "--page", str(page)))
-    source = Table(str(example / "vocab" / "test.parquet"), tags="classes")
+    source = Table(str(example / "vocab" / "test" / "images.parquet"), tags="classes")
     names = source.classes
     rows = [json.loads(line)["tags"] for line in out.read_text().splitlines()]
     true = [[names[v] for v in source[i].tags] for i in range(20)]
@@ -236,11 +237,12 @@ def test_names_from_elsewhere(run, example, tmp_path):
 
 def test_a_vocabulary_made_anew(run, example, tmp_path, capsys):
     """Other classes.tsv: refused; both anew since the run began: noted."""
-    vocab = shutil.copytree(example / "vocab", tmp_path / "vocab")
-    lines = (vocab / "classes.tsv").read_text().replace("threefive", "another")
-    (vocab / "classes.tsv").write_text(lines)
+    test = shutil.copytree(example / "vocab" / "test", tmp_path / "test")
+    lines = (test / "classes.tsv").read_text().replace("threefive", "another")
+    (test / "classes.tsv").write_text(lines)
+    words = [f"{test}/images.parquet", "tags=classes", "--out", "a.tsv"]
     with pytest.raises(ConfigError, match=r"was made with the vocabulary .*classes.tsv is "):
-        main(["predict", str(run[0]), f"{vocab}/test.parquet", "tags=classes", "--out", "a.tsv"])
+        main(["predict", str(run[0]), *words])
     (example / "vocab" / "images.parquet").touch()
     main(words_of(run, example, "--out", str(tmp_path / "tags.tsv")))
     assert "images.parquet is newer than the run; if it was made anew" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`vissl-lite hashtags example|build|show|apply|predict`: from captions to predicted tags."""
+"""`vissl-lite hashtags example|build|show|predict`: from captions to predicted tags."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.hashtags.apply import apply
 from vissl_lite.hashtags.build import Rules, build
 from vissl_lite.hashtags.example import ALIASES, BLOCK, CAPTIONS, write_example
-from vissl_lite.hashtags.folder import IMAGES, PAGE
+from vissl_lite.hashtags.folder import PAGE
 from vissl_lite.hashtags.page import facts
 from vissl_lite.hashtags.read import Captions, Columns
 from vissl_lite.hashtags.show import show, show_tag
 from vissl_lite.shards.stopped import BuildStopped
-from vissl_lite.sources._hashtags import CLASSES
 from vissl_lite.sources._source import existing, existing_file
 from vissl_lite.words import Parser, cores, whole
 
 USAGE = """usage: vissl-lite hashtags build FILE [FILE ...] --out DIR [options]
        vissl-lite hashtags show DIR [TAG]
-       vissl-lite hashtags apply VOCABULARY FILE [FILE ...] --out FILE.parquet [options]
        vissl-lite hashtags predict RUN SOURCE [key=value ...] --out FILE [options]
        vissl-lite hashtags example DIR [--images 6000] [--test 2000] [--seed 0]
 
 build    counts the hashtags of captions, merges them into classes (rules: docs/hashtags.md)
 show     what a vocabulary holds, or one tag: its class, the members of it, some images
-apply    gives other captions, such as held-out ones, the classes of a vocabulary; put the result
-         beside its classes.tsv. Takes the first six options of build, and --processes
 predict  the most probable tags of images; more with vissl-lite hashtags predict --help
 example  writes small images with captions, aliases.tsv and block.txt, to try all this on
 
@@ -50,8 +45,8 @@ FILE is a .csv, .tsv, .jsonl, .ndjson, .parquet, .arrow or .feather file, or a p
 --block FILE          tags to leave out, one per line
 --targets FILE        keep only what matches one of these classes: a line has names with commas
                       between them, or an ImageNet id such as n02132136
---vocabulary DIR      take the classes of this vocabulary as they are, for other captions, and tell
-                      how far they cover them; in place of the seven options above
+--vocabulary DIR      take the classes of this vocabulary as they are, for held-out or later
+                      captions, and tell how far it covers them; in place of the seven above
 --processes N         default: all cores. The result does not depend on it
 """
 
@@ -114,29 +109,6 @@ def _show(words: Sequence[str]) -> int:
     return 0
 
 
-def _apply(words: Sequence[str]) -> int:
-    parser = Parser("hashtags apply")
-    parser.add_argument("vocabulary", metavar="VOCABULARY")
-    _add_captions(parser)
-    options = parser.parse_intermixed_args(words)
-    vocabulary = existing(options.vocabulary, "hashtags apply")
-    out = Path(options.out).expanduser().absolute()
-    if out.suffix != ".parquet" or not out.parent.is_dir():
-        raise ConfigError(
-            f"hashtags apply --out: {out} is no .parquet file in a folder that exists"
-        )
-    captions = _captions(options, "hashtags apply")
-    if out in (*captions.files, vocabulary / IMAGES):
-        raise ConfigError(f"hashtags apply --out: {out} would be lost; give another file")
-    histogram = apply(vocabulary, captions, out, options.processes)
-    beside = "" if out.parent == vocabulary else f", vocabulary: {vocabulary / CLASSES}"
-    print(
-        f"{out}\n  images         {histogram.total():,}, {histogram[0]:,} of them without a class"
-    )
-    print(f"  to read them   {{name: table, path: {out}, tags: classes{beside}}}")
-    return 0
-
-
 def _example(words: Sequence[str]) -> int:
     parser = Parser("hashtags example")
     parser.add_argument("folder", metavar="DIR")
@@ -164,7 +136,6 @@ def _predict(words: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "build": _build,
     "show": _show,
-    "apply": _apply,
     "predict": _predict,
     "example": _example,
 }
@@ -172,23 +143,18 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser("hashtags build")
-    _add_captions(parser)
-    for name in ("wordnet", "aliases", "block", "targets", "vocabulary"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--nouns", action="store_true")
-    parser.add_argument("--min-count", type=whole(1, 10**12), default=1)
-    parser.add_argument("--top", type=whole(1, 10**9))
-    return parser.parse_intermixed_args(words)
-
-
-def _add_captions(parser: Parser) -> None:
-    """What tells where the captions are, and where the result goes."""
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--out", required=True)
     parser.add_argument("--image-column", default="image")
     for name in ("caption-column", "tags-column", "root"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--processes", type=whole(1, 4096), default=cores())
+    for name in ("wordnet", "aliases", "block", "targets", "vocabulary"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--nouns", action="store_true")
+    parser.add_argument("--min-count", type=whole(1, 10**12), default=1)
+    parser.add_argument("--top", type=whole(1, 10**9))
+    return parser.parse_intermixed_args(words)
 
 
 def _captions(options: argparse.Namespace, command: str) -> Captions:
