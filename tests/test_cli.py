@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
 import yaml
 from command import command
 
+from vissl_lite import cli
 from vissl_lite.overrides import only_chosen
 from vissl_lite.plugins import load_entries
 
@@ -412,3 +413,13 @@ def test_ctrl_c_is_no_success(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert list(tmp_path.rglob("step-*/meta.json"))
+
+
+def test_a_reader_that_has_gone_is_no_error(monkeypatch):
+    """`vissl-lite hashtags | head -1`: nothing on the screen, the exit code of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["vissl-lite", "hashtags"])
+    with open(writer, "w") as gone, redirect_stdout(gone), pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 128 + signal.SIGPIPE

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import re
+import select
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -66,8 +68,12 @@ def main() -> None:
     user_wants_traceback = "HYDRA_FULL_ERROR" in os.environ and not inherited
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us
     try:
-        sys.exit(_command(sys.argv[1:]))
+        code = _command(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(code)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(128 + signal.SIGPIPE)
         if user_wants_traceback:
             raise
         sys.exit(report(error))
@@ -75,6 +81,16 @@ def main() -> None:
         sys.exit(130)
     finally:
         leave_group()
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our output, such as `head`, has gone; then nothing more is written."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _command(args: list[str]) -> int:
