@@ -15,6 +15,8 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import rank, world_size
 
+CLASSES = "classes.txt"
+
 if TYPE_CHECKING:
     from vissl_lite.engine.parts import Parts
 
@@ -105,6 +107,31 @@ def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     run_dir.mkdir(parents=True, exist_ok=True)
     replace_text(run_dir / "config.yaml", header + body)
+
+
+def keep_classes(source: Any, run_dir: Path) -> None:
+    """Writes the names of a source's classes to `run_dir/classes.txt`, in the order of their ids.
+
+    Raises:
+        ConfigError: the run began with other classes; what it has learnt would mean something else.
+    """
+    names = getattr(source, "classes", None)
+    if names is None:
+        return
+    file, lines = run_dir / CLASSES, [" ".join(str(name).splitlines()) for name in names]
+    if not file.is_file():
+        replace_text(file, "".join(f"{line}\n" for line in lines))
+    elif read_classes(run_dir) != lines:
+        raise ConfigError(
+            f"data.source: {source!r} has other classes than those that this run began with"
+            f" ({file}); bring them back, or start a new run with init={run_dir}"
+        )
+
+
+def read_classes(run_dir: Path) -> list[str] | None:
+    """What `keep_classes` wrote; None for a run without names."""
+    file = run_dir / CLASSES
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else None
 
 
 def device_name(device: torch.device) -> str:

@@ -17,14 +17,14 @@ from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
 from vissl_lite.engine import checkpoint, grad_cache, state
 from vissl_lite.engine.flops import peak_flops
-from vissl_lite.engine.journal import Journal
+from vissl_lite.engine.journal import Journal, keep_classes
 from vissl_lite.engine.malloc import keep_freed_memory
 from vissl_lite.engine.meters import Meters, peak_memory_gb
 from vissl_lite.engine.parts import Parts
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
 from vissl_lite.layers.norm import average_statistics
 from vissl_lite.model import Outputs
-from vissl_lite.parallel.collectives import rank
+from vissl_lite.parallel.collectives import on_rank_zero, rank
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.parallel.shards import clip_grad_norm_
 from vissl_lite.parallel.wrap import accumulating
@@ -62,6 +62,7 @@ class Trainer:
         latest = self.checkpointer.latest() if config.resume else None
         saved = checkpoint.load(latest) if latest else None
         self.parts = Parts(config, self.device, saved and saved[0])
+        on_rank_zero(lambda: keep_classes(self.parts.source, run_dir))
         self.model, self.loss, self.optimizer = (
             self.parts.model,
             self.parts.loss,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vissl_lite import LOSSES, SOURCES
+from vissl_lite.engine.journal import read_classes
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.weights import run_of, saved_config
 from vissl_lite.errors import ConfigError
@@ -86,8 +87,7 @@ class Tagger:
         folder = run_of(Path(subject.description["weights"]))
         assert folder is not None  # weights by themselves have no heads
         config = saved_config(folder)
-        names = _given(classes) if classes else _trained(config)
-        subject.notes.extend([] if classes else _newer(config, folder))
+        names = _given(classes) if classes else read_classes(folder) or _trained(config)
         if len(names) != (wanted := subject.widths()[LOGITS]):
             raise ConfigError(
                 f"hashtags predict: {run} scores {wanted:,} classes,"
@@ -171,7 +171,7 @@ def _given(classes: str) -> list[str]:
 
 
 def _trained(config: dict[str, Any]) -> list[str]:
-    """The classes of `data.source` in the config of the run."""
+    """The classes of the run's images, from `data.source`; their numbers if they have no names."""
     try:
         return names_of(SOURCES.build(config["data"]["source"], "data.source"))
     except ConfigError as error:
@@ -179,15 +179,3 @@ def _trained(config: dict[str, Any]) -> list[str]:
             f"hashtags predict: the images that the run was trained on would name its classes, but"
             f" {error.problems[0]}; or give --classes with their classes.tsv"
         ) from error
-
-
-def _newer(config: dict[str, Any], run: Path) -> list[str]:
-    """A note where the vocabulary was written after the run had started, perhaps anew."""
-    source = SOURCES.check(config["data"]["source"], "data.source")
-    files = [Path(source[key]) for key in ("vocabulary", "path") if source.get(key)]
-    started = (run / "config.yaml").stat().st_mtime
-    return [
-        f"note: {file} is newer than the run; if it was made anew, the names are wrong"
-        for file in files
-        if file.is_file() and file.stat().st_mtime > started
-    ]
