@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def worker(kind: str, file: Path) -> dict[str, float]:
     before, started = private_bytes(), time.perf_counter()
     paths = opened_as(kind, file)
     opened = time.perf_counter()
-    chosen = random.Random(0).choices(range(len(paths)), k=TOUCHED)
+    draw = random.Random(0).randrange
+    chosen = array("q", (draw(len(paths)) for _ in range(TOUCHED)))  # itself 0.8 MB
     began = time.perf_counter()
     for i in chosen:
         paths[i]
