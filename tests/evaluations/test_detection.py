@@ -25,6 +25,8 @@ from vissl_lite.evaluations._detection_training import warm_steps
 from vissl_lite.evaluations.detection import PLACE, Detection
 from vissl_lite.plugins import load_entries
 
+pytest.importorskip("pycocotools", reason="pip install vissl-lite[detection]")
+
 RESNET = {"name": "resnet", "depth": 18, "width_multiplier": 0.125}
 BROKEN = 3  # an image of "few" with objects
 SMALL = {

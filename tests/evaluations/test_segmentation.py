@@ -23,6 +23,8 @@ from vissl_lite.evaluations._segmentation_scores import confusion, scores
 from vissl_lite.evaluations.segmentation import Segmentation, loss_of, upsampled
 from vissl_lite.plugins import load_entries
 
+pytest.importorskip("pycocotools", reason="pip install vissl-lite[detection]")
+
 SMALL = {"size": 64, "iterations": 60, "batch_size": 4, "lr": 0.1, "warmup": 5}
 SMALL |= {"scale": (0.9, 1.2), "layer": "res2"}
 
