@@ -154,6 +154,43 @@ def test_the_same_on_several_processes(folder):
     assert first["pixel_accuracy"] == pytest.approx(alone["pixel_accuracy"], abs=0.03)
 
 
+class Stopped(Exception):
+    pass
+
+
+def stops_before(bench, iteration):
+    points = iter(range(1, iteration))
+
+    def stop_point():
+        if next(points, None) is None:
+            raise Stopped
+
+    bench.stop_point = stop_point
+
+
+def test_stopped_in_mid_training_it_goes_on(folder, tmp_path):
+    """With the same numbers as without the stop; other settings begin anew."""
+    entry = Segmentation(**files(folder), **{**SMALL, "iterations": 8})
+    kept = tmp_path / "stopped" / "evaluations" / "segmentation" / "training.pt"
+    whole = entry.evaluate(bench_in(tmp_path / "whole")[0])
+    bench, notes = bench_in(kept.parents[2])
+    stops_before(bench, 6)
+    with pytest.raises(Stopped):
+        entry.evaluate(bench)
+    assert kept.is_file()
+    stops_before(bench, 1)
+    with pytest.raises(Stopped):
+        Segmentation(**files(folder), **{**SMALL, "iterations": 7}).evaluate(bench)
+    assert not any("goes on" in note for note in notes)
+    stops_before(bench, 6)
+    with pytest.raises(Stopped):
+        entry.evaluate(bench)
+    bench.stop_point = lambda: None
+    assert entry.evaluate(bench) == whole
+    assert notes.count("segmentation: goes on after iteration 5") == 1
+    assert not kept.exists()
+
+
 def test_the_rate_rises_and_falls():
     at = [warm_poly(step, 1.0, 100, 10) for step in (0, 4, 9, 50, 99)]
     assert at == pytest.approx([0.1, 0.5 * 0.96, 0.91, 0.5, 0.01])

@@ -57,10 +57,10 @@ class Picture:
 
 
 def training_order(
-    images: int, batch_size: int, iterations: int, seed: int
+    images: int, batch_size: int, iterations: int, seed: int, start: int = 0
 ) -> Iterator[list[Place]]:
     """The images of this process for every step; a batch may reach into the next epoch."""
-    for step in range(iterations):
+    for step in range(start, iterations):
         own = range(step * batch_size + rank(), (step + 1) * batch_size, world_size())
         yield [Place(_nth(p % images, images, seed, p // images), *divmod(p, images)) for p in own]
 

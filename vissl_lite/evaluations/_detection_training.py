@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vissl_lite.engine.trainer import step_seed
 from vissl_lite.errors import NonFiniteLoss
+from vissl_lite.evaluations._detection_kept import Kept
 from vissl_lite.parallel.collectives import all_reduce_sum, rank, world_size
 
 if TYPE_CHECKING:
@@ -22,31 +24,43 @@ DROPS = (2 / 3, 8 / 9)  # 60,000 and 80,000 of 90,000 steps: the "1x" schedule
 
 def fit(
     name: str,
+    network: nn.Module,
     loss_of: Callable[[Any], Tensor],
-    batches: Iterable[Any],
+    batches: Callable[[int], Iterable[Any]],
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float],
-    iterations: int,
+    settings: dict[str, Any],
     bench: Bench,
 ) -> None:
     """One step per batch, each with the gradient of the batch of all processes.
 
+    Stopped and started again in the same run, it goes on from what it wrote last (`Kept`), with the
+    same numbers as if it had not been stopped.
+
     Args:
         name: of the evaluation, for notes.
+        network: what is trained.
         loss_of: the mean over the images of this process, from what `batches` gives.
+        batches: those from a step on.
         rate: learning rate of a step, from 0.
+        settings: of the evaluation; "iterations" and "seed" among them.
 
     Raises:
         NonFiniteLoss: the loss of a process became nan or inf.
     """
     scaler = torch.amp.GradScaler(bench.device.type, enabled=bench.numerics.precision == "fp16")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for step, batch in enumerate(batches):
-        bench.stop_point()
+    seed, iterations = settings["seed"], settings["iterations"]
+    parts = {"network": network, "optimizer": optimizer, "scaler": scaler}
+    kept = Kept(name, parts, settings, bench)
+    start = kept.begin()
+    for step, batch in enumerate(batches(start), start):
+        with _written_before_a_stop(kept, step):
+            bench.stop_point()
         for group in optimizer.param_groups:
             group["lr"] = rate(step)
         optimizer.zero_grad()
-        with torch.enable_grad():
+        with torch.enable_grad(), seeded(step_seed(seed, step, rank()), bench.device):
             loss = loss_of(batch)
             scaler.scale(loss).backward()
         shown = _checked(all_reduce_sum(loss.detach()).item() / world_size(), name, step)
@@ -58,6 +72,17 @@ def fit(
                 f"{name}: iteration {step + 1:,} of {iterations:,}, loss {shown:.4f},"
                 f" learning rate {rate(step):.2g}"
             )
+        kept.after(step + 1)
+    kept.end()
+
+
+@contextmanager
+def _written_before_a_stop(kept: Kept, step: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        kept.after(step, now=True)
+        raise
 
 
 def _checked(loss: float, name: str, step: int) -> float:
@@ -108,14 +133,7 @@ def without_decay_of_norms(module: nn.Module, weight_decay: float) -> list[dict[
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, the global random state follows from the seed; afterwards it is as it was.
-
-    `seed` gives all processes the same weights; `differ_by_rank` then separates what they sample.
-    """
+    """Inside, the global random state follows from the seed; afterwards it is as it was."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def differ_by_rank(seed: int) -> None:
-    torch.manual_seed(seed * world_size() + rank() + 1)

@@ -23,7 +23,6 @@ from vissl_lite.evaluations._detection_data import (
 from vissl_lite.evaluations._detection_network import Architecture, BatchNormIs, build
 from vissl_lite.evaluations._detection_scores import as_results, average_precision
 from vissl_lite.evaluations._detection_training import (
-    differ_by_rank,
     fit,
     seeded,
     warm_steps,
@@ -162,20 +161,20 @@ class Detection:
 
     def _train(self, network: nn.Module, coco: Coco, bench: Bench) -> None:
         pictures = self._pictures(coco, training=True)
-        order = training_order(len(pictures), self.batch_size, self.iterations, self.seed)
+        order = partial(training_order, len(pictures), self.batch_size, self.iterations, self.seed)
         groups = without_decay_of_norms(network, self.weight_decay)
         rates = partial(warm_steps, peak=self.lr, iterations=self.iterations, warmup=self.warmup)
         broken: set[str] = set()
         network.train()
         network.transform.min_size = self.train_sizes  # pyright: ignore[reportArgumentType]
-        differ_by_rank(self.seed)
         fit(
             "detection",
+            network,
             partial(self._loss, network, bench.device, broken),
-            batches(pictures, order, bench.workers),
+            lambda start: batches(pictures, order(start), bench.workers),
             torch.optim.SGD(groups, self.lr, MOMENTUM),
             rates,
-            self.iterations,
+            vars(self),
             bench,
         )
         tell_broken(bench, broken, "detection", "train")

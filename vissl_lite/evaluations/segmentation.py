@@ -205,14 +205,19 @@ class Segmentation:
     ) -> None:
         broken: set[str] = set()
         head.train()
-        order = training_order(len(scenes), self.batch_size, self.iterations, self.seed)
+        order = partial(training_order, len(scenes), self.batch_size, self.iterations, self.seed)
+
+        def read(start: int) -> Iterator[list[Scene]]:
+            return _readable(batches(scenes, order(start), bench.workers), broken, self.size)
+
         fit(
             "segmentation",
+            head,
             lambda batch: loss_of(head, features, batch),
-            _readable(batches(scenes, order, bench.workers), broken, self.size),
+            read,
             torch.optim.AdamW(head.parameters(), self.lr, weight_decay=self.weight_decay),
             partial(warm_poly, peak=self.lr, iterations=self.iterations, warmup=self.warmup),
-            self.iterations,
+            vars(self),
             bench,
         )
         tell_broken(bench, broken, "segmentation", "train")
