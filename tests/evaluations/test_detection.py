@@ -21,7 +21,7 @@ from vissl_lite.evaluations._coco import read
 from vissl_lite.evaluations._coco_masks import decoded
 from vissl_lite.evaluations._detection_data import Pictures, Place, once_each, training_order
 from vissl_lite.evaluations._detection_scores import average_precision
-from vissl_lite.evaluations._detection_training import warm_steps
+from vissl_lite.evaluations._training import warm_steps
 from vissl_lite.evaluations.detection import PLACE, Detection
 from vissl_lite.plugins import load_entries
 

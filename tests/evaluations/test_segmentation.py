@@ -17,9 +17,9 @@ from vissl_lite.config import Labelled
 from vissl_lite.engine.bench import Bench
 from vissl_lite.evaluations._coco import read
 from vissl_lite.evaluations._detection_data import Place
-from vissl_lite.evaluations._detection_training import warm_poly
 from vissl_lite.evaluations._segmentation_data import LabelMaps, Painted, Scene, Scenes
 from vissl_lite.evaluations._segmentation_scores import confusion, scores
+from vissl_lite.evaluations._training import warm_poly
 from vissl_lite.evaluations.segmentation import Segmentation, loss_of, upsampled
 from vissl_lite.plugins import load_entries
 

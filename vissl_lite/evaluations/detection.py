@@ -22,7 +22,7 @@ from vissl_lite.evaluations._detection_data import (
 )
 from vissl_lite.evaluations._detection_network import Architecture, BatchNormIs, build
 from vissl_lite.evaluations._detection_scores import as_results, average_precision
-from vissl_lite.evaluations._detection_training import (
+from vissl_lite.evaluations._training import (
     fit,
     seeded,
     warm_steps,

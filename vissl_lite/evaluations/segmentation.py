@@ -26,7 +26,6 @@ from vissl_lite.evaluations._detection_data import (
     training_order,
 )
 from vissl_lite.evaluations._detection_network import copy_of_trunk, map_strides
-from vissl_lite.evaluations._detection_training import fit, seeded, warm_poly
 from vissl_lite.evaluations._segmentation_data import (
     IGNORED,
     Background,
@@ -37,6 +36,7 @@ from vissl_lite.evaluations._segmentation_data import (
     checked_size,
 )
 from vissl_lite.evaluations._segmentation_scores import confusion, scores
+from vissl_lite.evaluations._training import fit, seeded, warm_poly
 from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vissl_lite.engine.trainer import step_seed
 from vissl_lite.errors import NonFiniteLoss
-from vissl_lite.evaluations._detection_kept import Kept
+from vissl_lite.evaluations._training_kept import Kept
 from vissl_lite.parallel.collectives import all_reduce_sum, rank, world_size
 
 if TYPE_CHECKING:
