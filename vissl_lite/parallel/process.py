@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -226,8 +227,10 @@ def _backend() -> str:
 
 
 def leave_group() -> None:
+    """The last thing that a process does; where others have failed, the group is broken already."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # why they failed has been said
+            dist.destroy_process_group()
 
 
 def choose_device(name: str) -> torch.device:
