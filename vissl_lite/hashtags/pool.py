@@ -1,15 +1,13 @@
 """A function on every item, in several processes, in the order of the items."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from vissl_lite.parallel.signals import follow_parent
 from vissl_lite.shards.stopped import BuildStopped
 
 AHEAD = 2  # items per process under way
@@ -63,15 +61,7 @@ def _next(waiting: deque[tuple[Any, Future[Any]]]) -> tuple[Any, Any]:
 def _start(make: Callable[..., Callable[[Any], Any]], arguments: tuple) -> None:
     global _function
     _function = make(*arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that writes decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    follow_parent()
 
 
 def _apply(sent: Any) -> Any:

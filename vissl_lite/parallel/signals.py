@@ -1,6 +1,9 @@
 """Signals that ask a run to stop: noted for a while, then given back."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -49,3 +52,16 @@ def shield_workers() -> None:
     """
     with caught(ASKS_TO_REQUEUE, signal.SIG_IGN):
         forkserver.ensure_running()
+
+
+def follow_parent() -> None:
+    """A worker of a pool: what Ctrl-C means its parent decides, and it ends when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

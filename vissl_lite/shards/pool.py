@@ -1,15 +1,13 @@
 """Processes that convert images, in the order of the source."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from vissl_lite.parallel.signals import follow_parent
 from vissl_lite.shards.convert import Chunk, Settings, convert_chunk
 from vissl_lite.shards.stopped import BuildStopped
 
@@ -51,16 +49,7 @@ def converted(source: Any, settings: Settings, start: int, workers: int) -> Iter
 def _start_worker(source: Any, settings: Settings) -> None:
     global _work
     _work = source, settings
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that writes decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A builder that was killed leaves nobody behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    follow_parent()
 
 
 def _convert(start: int, stop: int) -> Chunk:
