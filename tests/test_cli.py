@@ -395,7 +395,7 @@ def test_choices_of_a_saved_config(run):
     assert not (cwd / "silent" / "checkpoints").exists()
     done = command(f"resume={run_dir}", "hooks=[prob]", cwd=cwd)
     assert done.returncode == 2
-    assert "unknown hook 'prob'; did you mean 'probe'?" in done.stderr
+    assert "hooks: unknown 'prob'; did you mean 'probe'?" in done.stderr
     assert only_chosen({"hooks": {"a": {}}}, ["hooks=[probe]"]) == {"hooks": {"probe": {}}}
 
 

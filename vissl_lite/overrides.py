@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from vissl_lite import REGISTRIES, from_run
+from vissl_lite import from_run
+from vissl_lite.choices import chosen, is_group, keyed_groups, unknown_choices
 from vissl_lite.config import Config, check
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.parallel.process import (
@@ -21,9 +23,7 @@ from vissl_lite.parallel.process import (
 )
 from vissl_lite.plugins import (
     config_dir,
-    config_folders,
     load_entries,
-    recipes,
     register_with_hydra,
 )
 from vissl_lite.schema import plain
@@ -47,6 +47,8 @@ def hydra_arguments(args: list[str]) -> list[str]:
             "-m under torchrun or srun would run the whole sweep once per process; sweep without it"
         )
     completing = "-sc" in args or "--shell-completion" in args
+    if not completing:
+        _check_choices(args)
     words = args if completing else [new for word in args for new in _translate(word, args)]
     OmegaConf.register_new_resolver("from_run", from_run.resolver(args), replace=True)
     _register_start_time()
@@ -63,7 +65,6 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if not key:
         raise ConfigError(f"{word!r} sets nothing: a key is missing before =")
     if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
-        _check_choice(word)
         return []
     if value in ("null", "") and is_group(key):
         raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
@@ -79,17 +80,30 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if _names_file(word):
         return _config_file(Path(value))
     if key == "config":
-        _check_recipe(value, is_sweep(args))
         return [word]
     if key[0] in "+~" or key.startswith("hydra") or (is_group(key) and not value.startswith("{")):
         return [word]
     return [f"++{word}"]
 
 
-def _check_choice(word: str) -> None:
-    group = word.partition("=")[0]
-    for name in _chosen(word):
-        keyed_groups()[group][name]  # a ConfigError if there is none
+def _check_choices(args: Sequence[str]) -> None:
+    """Raises a ConfigError with every name that does not exist, and what is wrong besides."""
+    unknown, rest = unknown_choices(args)
+    if unknown:
+        raise ConfigError(*unknown, *([] if is_sweep(args) else _problems(rest)))
+
+
+def _problems(words: Sequence[str]) -> list[str]:
+    """What is wrong with the config that the settings among these words make."""
+    if not any(word.startswith("config=") for word in words):
+        return []
+    try:
+        compose([word for word in words if "=" in word and not word.startswith("-")])
+    except ConfigError as error:
+        return error.problems
+    except (HydraException, OmegaConfBaseException):  # comes again when the names are mended
+        pass
+    return []
 
 
 def _register_start_time() -> None:
@@ -125,19 +139,6 @@ def _config_file(file: Path) -> list[str]:
     return [f"--config-path={file.resolve().parent}", f"--config-name={file.stem}"]
 
 
-def _check_recipe(value: str, sweep: bool) -> None:
-    names = value.split(",") if sweep else [value]
-    plain = [name for name in names if name not in ("", "null") and "(" not in name]
-    if unknown := [name for name in plain if name not in recipes()]:
-        raise ConfigError(
-            *(
-                f"config: unknown recipe {name!r}{did_you_mean(name, recipes())}"
-                " (vissl-lite --help lists all)"
-                for name in unknown
-            )
-        )
-
-
 def _check_slurm(launcher: str, args: Sequence[str]) -> None:
     only_shown = any(word in args for word in ("--cfg", "-c", "--info", "-i"))
     if "slurm" in launcher and shutil.which("srun") is None and not only_shown:
@@ -145,12 +146,6 @@ def _check_slurm(launcher: str, args: Sequence[str]) -> None:
             f"hydra/launcher: {launcher} submits to SLURM, and there is no srun on this machine;"
             " run this where you would call sbatch"
         )
-
-
-def is_group(key: str) -> bool:
-    key = key.partition("@")[0]
-    groups = {registry.group for registry in REGISTRIES.values()}
-    return key in groups or "/" in key or any((f / key).is_dir() for _, f in config_folders())
 
 
 # ---------------------------------------------------------------- after Hydra has composed
@@ -193,20 +188,10 @@ def only_chosen(tree: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]
     keys = [word.lstrip("+").partition("=")[0].split(".") for word in words]
     for group, registry in keyed_groups().items():
         choices = [word for word in words if word.startswith(f"{group}=")]
-        chosen = _chosen(choices[-1]) if choices else []
-        if choices and all(name in registry for name in chosen):  # a preset may bring any entry
-            kept = [*chosen, *(key[1] for key in keys if key[0] == group and len(key) > 1)]
+        names = chosen(choices[-1]) if choices else []
+        if choices and all(name in registry for name in names):  # a preset may bring any entry
+            kept = [*names, *(key[1] for key in keys if key[0] == group and len(key) > 1)]
             entries = tree.get(group) or {}
             tree[group] = {n: entries[n] for n in entries if n in kept}
-            tree[group] |= {n: {} for n in chosen if n not in entries}
+            tree[group] |= {n: {} for n in names if n not in entries}
     return tree
-
-
-def _chosen(word: str) -> list[str]:
-    value = OverridesParser.create().parse_override(word).value()
-    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
-
-
-def keyed_groups() -> dict[str, Any]:
-    """The registries of which a run may have several entries: hooks, loggers, evaluations."""
-    return {registry.group: registry for registry in REGISTRIES.values() if registry.keyed}

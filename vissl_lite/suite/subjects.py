@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vissl_lite import EVALUATIONS, io
+from vissl_lite.choices import is_group
 from vissl_lite.config import root_node
 from vissl_lite.engine.checkpoint import damage
 from vissl_lite.engine.weights import run_config
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.formats.published import PUBLISHED
-from vissl_lite.overrides import is_group
 from vissl_lite.suite.live import steps_per_epoch
 
 UNTRAINED = "untrained:"
