@@ -62,6 +62,18 @@ def test_several_evaluations_and_no_weights(tmp_path):
     assert "no weights given" in records(tmp_path, "note")[0]["text"]
 
 
+def test_hooks_of_a_job_that_only_evaluates(tmp_path):
+    """`report` writes its page; of the others it is said that they do nothing."""
+    config = evaluation(None, "++init=null", "evaluations=[knn]", "hooks=[checkpoint,report]")
+    tree = plain(composed(*SMALL, *TRAINING, "++train.epochs=0", "hooks=[checkpoint,report]"))
+    save_config({key: value for key, value in tree.items() if key != "hydra"}, tmp_path)
+    evaluate_weights(config, tmp_path)
+    notes = [note["text"] for note in records(tmp_path, "note")]
+    assert notes[1] == "hooks checkpoint: nothing to do, for nothing is trained"
+    assert notes[-1] == f"report: {tmp_path / 'report.html'}"
+    assert "Evaluations</h2>" in (tmp_path / "report.html").read_text()
+
+
 class Killed:
     def evaluate(self, bench):
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vissl_lite import HEADS, LOSSES, OPTIMIZERS, SCHEDULES, SOURCES, TRUNKS
+from vissl_lite import HEADS, HOOKS, LOSSES, OPTIMIZERS, SCHEDULES, SOURCES, TRUNKS
 from vissl_lite.config import Config
 from vissl_lite.data.views import Views
 from vissl_lite.engine.param_groups import param_groups
@@ -101,6 +101,12 @@ def peak_lr(config: Config) -> tuple[float, str]:
     formula = f"{batch}/{scaling.reference_batch}"
     formula = formula if scaling.rule == "linear" else f"sqrt({formula})"
     return base * factor, f"learning rate: {base:g} x {formula} = {base * factor:g}"
+
+
+def build_hooks(config: Config) -> dict[str, Any]:
+    """By name, in the order of the config; those with `last` after all others."""
+    hooks = {name: HOOKS.build(hook, f"hooks.{name}") for name, hook in config.hooks.items()}
+    return dict(sorted(hooks.items(), key=lambda item: item[1].last))
 
 
 def build_optimizer(config: Config, model: SSLModel, lr: float) -> torch.optim.Optimizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from vissl_lite.config import Config
 from vissl_lite.data.loader import choose_workers
 from vissl_lite.engine import weights
 from vissl_lite.engine.bench import Bench, labelled_sources, labelled_views
-from vissl_lite.engine.build import build_model
+from vissl_lite.engine.build import build_hooks, build_model
 from vissl_lite.engine.journal import Journal, device_name
 from vissl_lite.engine.numerics import Numerics, apply_layout
 from vissl_lite.errors import ConfigError
+from vissl_lite.hooks.base import Hook
 from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import average_statistics
 from vissl_lite.model import SSLModel
@@ -114,22 +115,34 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
     if not config.evaluations:
         raise ConfigError("evaluations: none given, and train.epochs is 0; add evaluations=knn")
     start, device = time.perf_counter(), choose_device(config.device)
-    evaluations = Evaluations(config, device, run_dir)
+    evaluations, hooks = Evaluations(config, device, run_dir), build_hooks(config)
     source = evaluations.sources.get("train")
     model, numerics, notes = load_model(config, source and source.num_classes, device)
     results: dict[str, float] = {}
     with Journal(config, run_dir, resumed_step=0) as journal:
         journal.log(_introduction(config, run_dir, device, numerics, model))
-        for text in notes:
+        for text in [*notes, *_idle(hooks)]:
             journal.note(text)
         for name, metrics in evaluations.run(model, numerics, journal.note):
             journal.log({"kind": "eval", "name": name, "step": 0, **metrics})
             results |= {f"{name}.{metric}": value for metric, value in metrics.items()}
             _write(results, run_dir)
         journal.end(None, 0, time.perf_counter() - start)
+        for hook in hooks.values():
+            hook.after_evaluations(run_dir, device, journal.note)
     if rank() == 0:
         Console(highlight=False).print(table(results))
     return results
+
+
+def _idle(hooks: Mapping[str, Hook]) -> list[str]:
+    """A note that names the hooks which have nothing to do without training."""
+    idle = [
+        name
+        for name, hook in hooks.items()
+        if type(hook).after_evaluations is Hook.after_evaluations
+    ]
+    return [f"hooks {', '.join(idle)}: nothing to do, for nothing is trained"] if idle else []
 
 
 def _write(results: dict[str, float], run_dir: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vissl_lite import HOOKS
 from vissl_lite.config import Config
 from vissl_lite.data.batch import Batch
 from vissl_lite.engine import checkpoint, grad_cache, state
+from vissl_lite.engine.build import build_hooks
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.journal import Journal, keep_classes
 from vissl_lite.engine.malloc import keep_freed_memory
@@ -69,8 +69,7 @@ class Trainer:
             self.parts.optimizer,
         )
         self.forward = self.parts.forward
-        hooks = {name: HOOKS.build(h, f"hooks.{name}") for name, h in config.hooks.items()}
-        self.hooks = dict(sorted(hooks.items(), key=lambda item: item[1].last))
+        self.hooks = build_hooks(config)
         self.meters = Meters(self.device)
         self.broken = BrokenImages(config.data.max_broken, run_dir / "broken_images.txt")
         self.stop = StopSignal()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from vissl_lite.data.batch import Batch
 from vissl_lite.model import Outputs
@@ -46,6 +50,11 @@ class Hook:
 
     def on_end(self, trainer: Trainer) -> None:
         """Once after the last step; `trainer.stop_reason` says why, if it came early."""
+
+    def after_evaluations(
+        self, run_dir: Path, device: torch.device, note: Callable[[str, str], None]
+    ) -> None:
+        """Instead of all the above, once, in a job that only evaluates (`train.epochs: 0`)."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of this hook."""
