@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.sources._arrow import open_arrow
 
 ROWS, BYTES = 1 << 16, 1 << 24  # most that a batch has; a single row may be larger
 BLOCK = 1 << 24  # bytes of text that are parsed at once; the longest row of CSV
@@ -60,14 +61,9 @@ def _rows(group: Any, columns: Sequence[str]) -> int:
 
 
 def _arrow(file: Path, columns: Sequence[str], _: Any) -> Iterator[pa.RecordBatch]:
-    """The file or the stream format of Arrow IPC."""
-    with pa.memory_map(str(file)) as memory:
-        is_file = memory.read(6) == b"ARROW1"
-        memory.seek(0)
-        opened = pa.ipc.open_file(memory) if is_file else pa.ipc.open_stream(memory)
-        _check(file, columns, opened.schema.names)
-        numbers = range(opened.num_record_batches) if is_file else ()
-        for batch in map(opened.get_batch, numbers) if is_file else opened:
+    with open_arrow(file) as (names, batches):
+        _check(file, columns, names)
+        for batch in batches:
             yield batch.select(list(columns))
 
 

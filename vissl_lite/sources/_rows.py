@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.sources._arrow import open_arrow
 
 BATCH = 256  # rows of Parquet and Arrow held at once: tens of megabytes when they hold images
 
@@ -73,19 +74,11 @@ def _parquet(file: Path, columns: list[str]) -> Iterator[tuple]:
 
 
 def _arrow(file: Path, columns: list[str]) -> Iterator[tuple]:
-    """The file or the stream format of Arrow IPC; Hugging Face datasets are kept as streams."""
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(file)) as memory:
-            is_file = memory.read(6) == b"ARROW1"
-            memory.seek(0)
-            if is_file:
-                opened = pa.ipc.open_file(memory)
-                batches = map(opened.get_batch, range(opened.num_record_batches))
-            else:
-                opened = batches = pa.ipc.open_stream(memory)
-            _check(file, columns, opened.schema.names)
+        with open_arrow(file) as (names, batches):
+            _check(file, columns, names)
             for batch in batches:
                 for start in range(0, batch.num_rows, BATCH):
                     part = batch.slice(start, BATCH)
