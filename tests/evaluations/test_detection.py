@@ -16,7 +16,6 @@ from PIL import Image
 from vissl_lite import EVALUATIONS, TRUNKS, ConfigError
 from vissl_lite.config import Labelled
 from vissl_lite.engine.bench import Bench
-from vissl_lite.evaluations import _detection_network as network_module
 from vissl_lite.evaluations._coco import read
 from vissl_lite.evaluations._coco_masks import decoded
 from vissl_lite.evaluations._detection_data import Pictures, Place, once_each, training_order
@@ -191,73 +190,47 @@ def test_processes_have_the_same_weights_and_scores(folder):
     assert first == second
 
 
-# ---------------------------------------------------------------- network
+class Stopped(Exception):
+    pass
 
 
-def network_on(trunk, **changes):
-    settings = {
-        **{"masks": True, "layers": None, "channels": 16, "hidden": 16, "proposals": 8},
-        **{"batch_norm": "synchronised", "freeze_until": None, "longest": 64},
-        **changes,
-    }
-    model = cheap_model()
-    model.trunk = TRUNKS.build(trunk, "trunk")
-    architecture = network_module.Architecture(**settings)
-    return network_module.build(bench_in(None, model)[0], 3, architecture, PLACE)
+def stops_before(bench, iteration):
+    points = iter(range(1, iteration))
+
+    def stop_point():
+        if next(points, None) is None:
+            raise Stopped
+
+    bench.stop_point = stop_point
 
 
-@pytest.mark.parametrize(
-    ("trunk", "layers", "anchors"),
-    [
-        (RESNET, ("res2", "res3", "res4", "res5"), [32, 64, 128, 256, 512]),
-        ({**RESNET, "stem": "cifar"}, ("res2", "res3", "res4", "res5"), [8, 16, 32, 64, 128]),
-        (
-            {"name": "torchvision", "model": "shufflenet_v2_x0_5"},
-            ("maxpool", "stage2", "stage3", "conv5"),
-            [32, 64, 128, 256, 512],
-        ),
-    ],
-)
-def test_layers_and_anchors_follow_the_strides(trunk, layers, anchors):
-    network = network_on(trunk)
-    assert network.backbone.layers == layers
-    assert [size for (size,) in network.rpn.anchor_generator.sizes] == anchors
+def test_a_vision_transformer_trains_and_goes_on_after_a_stop(folder, tmp_path):
+    """With the same detections as without the stop; the model keeps its weights."""
+    load_entries()
+    trunk = TRUNKS.build({"name": "vit", "size": "tiny", "image_size": 32}, "trunk")
+    before = copy.deepcopy(trunk.state_dict())
+    entry = Detection(**files(folder, "few", "few"), **SMALL, iterations=3, masks=False)
 
+    def bench_of(name):
+        model = small_model()
+        model.trunk = trunk
+        return bench_in(tmp_path / name, model)
 
-def test_pixels_are_normalised_as_the_models():
-    network = network_on(RESNET)
-    assert network.transform.image_mean == pytest.approx([0.3] * 3)
-    assert network.transform.image_std == pytest.approx([0.4] * 3)
+    def left(name):
+        return (tmp_path / name / "evaluations/detection/detections.json").read_text()
 
-
-def test_what_is_frozen_stays():
-    network = network_on(RESNET, freeze_until="res2").train()
-    trainable = {n for n, p in network.backbone.trunk.named_parameters() if p.requires_grad}
-    assert {name.split(".")[0] for name in trainable} == {"layer2", "layer3", "layer4"}
-    assert not network.backbone.trunk.bn1.training
-    assert network.backbone.trunk.layer2[0].bn1.training
-    frozen = network_on(RESNET, batch_norm="frozen").train()
-    norms = [m for m in frozen.modules() if isinstance(m, network_module.BatchNorm2d)]
-    assert norms
-    assert not any(m.training or m.weight.requires_grad for m in norms)
-
-
-def test_a_transformer_is_refused():
-    with pytest.raises(ConfigError, match="needs maps at four strides; trunk ViT gives 1"):
-        network_on({"name": "vit", "size": "tiny"})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"layers": ("res2", "res3", "res4", "res6")}, "layers: 'res6' is no map of the trunk"),
-        ({"layers": ("res3", "res4", "res5")}, r"strides \[8, 16, 32\]; needs four, each twice"),
-        ({"freeze_until": "stem"}, "freeze_until: 'stem' is no map of the trunk"),
-    ],
-)
-def test_layers_that_do_not_fit(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        network_on(RESNET, **changes)
+    bench, notes = bench_of("whole")
+    entry.evaluate(bench)
+    assert "detection: simple feature pyramid on patches; strides 4, 8, 16, 32, 64" in notes
+    bench, notes = bench_of("stopped")
+    stops_before(bench, 3)
+    with pytest.raises(Stopped):
+        entry.evaluate(bench)
+    bench.stop_point = lambda: None
+    entry.evaluate(bench)
+    assert notes.count("detection: goes on after iteration 2") == 1
+    assert left("stopped") == left("whole") != "[]\n"
+    assert all(torch.equal(before[name], t) for name, t in trunk.state_dict().items())
 
 
 # ---------------------------------------------------------------- data

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data.some_sources import Numbers
 from distributed import run_ranks
 from engine.some_digits import CPU, FP32, small_model
 from evaluations.composed import compose, digits, photographs
@@ -15,8 +16,9 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from vissl_lite import EVALUATIONS, TRUNKS, ConfigError
 from vissl_lite.config import Labelled
 from vissl_lite.engine.bench import Bench
+from vissl_lite.errors import WorkerDied
 from vissl_lite.evaluations._coco import read
-from vissl_lite.evaluations._detection_data import Place
+from vissl_lite.evaluations._detection_data import Place, Rows, batches, once_each
 from vissl_lite.evaluations._segmentation_data import LabelMaps, Painted, Scene, Scenes
 from vissl_lite.evaluations._segmentation_scores import confusion, scores
 from vissl_lite.evaluations._training import warm_poly
@@ -55,6 +57,17 @@ def files(folder, labels="annotations.json"):
         for split in ("train", "test")
         for what, name in {"images": "images", "labels": labels}.items()
     }
+
+
+def test_a_dead_worker_names_its_image(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    scenes = Scenes(
+        Rows([{"image": str(tmp_path / "0.png")}]),
+        Numbers.kill,  # instead of labels
+        **{"size": 8, "stride": 8, "scale": None, "flip": False, "seed": 0},
+    )
+    with pytest.raises(WorkerDied, match=r"was killed by SIGKILL .*, at image 0, .*/0.png$"):
+        list(batches(scenes, once_each(1, 1), workers=1))
 
 
 def bench_in(folder, model=None):

@@ -10,86 +10,32 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper, MultiScaleRoIAlign
 
 from vissl_lite import TRUNKS, ConfigError
 from vissl_lite.engine.features import evaluating
-from vissl_lite.engine.numerics import Numerics
-from vissl_lite.layers.norm import BatchNorm2d, convert_batch_norm
-from vissl_lite.parallel.collectives import world_size
+from vissl_lite.evaluations._detection_pyramid import BatchNormIs, Pyramid, probe_images
+from vissl_lite.layers.norm import convert_batch_norm
 from vissl_lite.parallel.shards import whole
 
 if TYPE_CHECKING:
     from vissl_lite.engine.bench import Bench
 
-LEVELS = 4
-PROBE = 224  # pixels, the side of the images that models of a fixed size mostly take
+LEVELS = 4  # that regions are cut out of; a fifth has anchors only
 ANCHOR = 8  # side of an anchor over the stride of its level: 32 pixels at stride 4
 RATIOS = (0.5, 1.0, 2.0)
-ROI = 7  # cells per side of what the box head sees
-
-BatchNormIs = Literal["synchronised", "frozen"]
-
-
-class Pyramid(nn.Module):
-    """Trunk and feature pyramid: four maps of the trunk, finest first, become five of equal width.
-
-    Lin et al. 2017, arXiv 1612.03144.
-
-    Args:
-        out_channels: of the five maps.
-        layers: of the trunk, finest first.
-        batch_norm: "synchronised": statistics of the whole batch, also in the pyramid; "frozen":
-            statistics and affine parameters stay, and the pyramid goes without.
-        freeze_until: this layer and all before it stay as they are.
-        numerics: precision of the trunk; the pyramid computes in float32.
-    """
-
-    def __init__(
-        self,
-        trunk: nn.Module,
-        layers: Sequence[str],
-        out_channels: int,
-        batch_norm: BatchNormIs,
-        freeze_until: str | None,
-        numerics: Numerics,
-    ):
-        super().__init__()
-        self.trunk, self.layers, self.numerics = trunk, tuple(layers), numerics
-        self.out_channels = out_channels
-        widths: Any = trunk.widths
-        norm = None if batch_norm == "frozen" else BatchNorm2d
-        self.fpn = FeaturePyramidNetwork(
-            [widths[layer] for layer in layers], out_channels, LastLevelMaxPool(), norm
-        )
-        self.still = frozen_modules(trunk, batch_norm, freeze_until)
-        for module in self.still:
-            for p in module.parameters(recurse=False):
-                p.requires_grad_(False)
-        for module in self.modules():
-            if isinstance(module, BatchNorm2d):
-                module.sync = world_size() > 1
-
-    def forward(self, x_NCHW: Tensor) -> dict[str, Tensor]:
-        with self.numerics.autocast(x_NCHW.device):
-            maps = self.trunk(x_NCHW, self.layers)
-        return self.fpn({str(i): maps[layer].float() for i, layer in enumerate(self.layers)})
-
-    def train(self, mode: bool = True) -> Pyramid:
-        super().train(mode)
-        for module in self.still:
-            module.training = False
-        return self
+ROI, MASK_ROI = 7, 14  # cells per side of what the heads see
+REGION = 14  # cells per side, and up to twice that, on its level: 224 pixels at stride 16
 
 
 @dataclass(frozen=True)
@@ -113,45 +59,79 @@ def build(bench: Bench, classes: int, of: Architecture, place: str) -> nn.Module
         classes: without the background.
 
     Raises:
-        ConfigError: a layer that the trunk does not have, or that is no map, or too few strides.
+        ConfigError: a layer that the trunk does not have, or that is no map, or maps neither at
+            four strides nor all at one.
     """
     trunk = copy_of_trunk(bench)
     stride_of = map_strides(trunk, place)
-    layers = chosen_layers(trunk, stride_of, of.layers, place)
-    if of.freeze_until is not None and of.freeze_until not in stride_of:
-        raise ConfigError(
-            f"{place}.freeze_until: {of.freeze_until!r} is no map of the trunk;"
-            f" {', '.join(stride_of)}"
-        )
+    layers, strides = chosen_levels(trunk, stride_of, of.layers, place)
+    if of.freeze_until is not None:
+        _check_maps(stride_of, [of.freeze_until], f"{place}.freeze_until")
     pyramid = Pyramid(trunk, layers, of.channels, of.batch_norm, of.freeze_until, bench.numerics)
+    bench.note(
+        f"detection: {'simple ' if len(layers) == 1 else ''}feature pyramid on"
+        f" {', '.join(layers)}; strides {', '.join(f'{s:g}' for s in strides)}"
+    )
     mean, std = ((t.flatten() / 255).tolist() for t in (bench.model.mean, bench.model.std))
-    strides = [_power_of_2(stride_of[layer]) for layer in layers]
     network = (MaskRCNN if of.masks else FasterRCNN)(
         pyramid,
         max_size=of.longest,
         image_mean=mean,
         image_std=std,
-        size_divisible=max(strides),
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((ANCHOR * stride,) for stride in [*strides, 2 * strides[-1]]),
-            (RATIOS,) * (LEVELS + 1),
-        ),
+        size_divisible=int(strides[LEVELS - 1]),
+        rpn_anchor_generator=Anchors(strides),
         box_batch_size_per_image=of.proposals,
-        **_heads(of, 1 + classes),
+        box_roi_pool=roi_pool(ROI, strides[:LEVELS]),
+        **_heads(of, 1 + classes, strides[:LEVELS]),
     )
     return network.to(bench.device)
 
 
-def _heads(of: Architecture, classes: int) -> dict[str, Any]:
+def _heads(of: Architecture, classes: int, strides: list[float]) -> dict[str, Any]:
     """Those of torchvision, of our widths."""
     heads: dict[str, Any] = {
         "box_head": TwoMLPHead(of.channels * ROI**2, of.hidden),
         "box_predictor": FastRCNNPredictor(of.hidden, classes),
     }
     if of.masks:
+        heads["mask_roi_pool"] = roi_pool(MASK_ROI, strides)
         heads["mask_head"] = MaskRCNNHeads(of.channels, (of.channels,) * 4, 1)
         heads["mask_predictor"] = MaskRCNNPredictor(of.channels, of.channels, classes)
     return heads
+
+
+class Anchors(AnchorGenerator):
+    """Three shapes per cell of every level, at its stride in pixels.
+
+    torchvision would divide the side of the image by that of the map and drop the remainder, which
+    gives 3 where the stride is 3.5.
+    """
+
+    def __init__(self, strides: list[float]):
+        super().__init__(tuple((ANCHOR * s,) for s in strides), (RATIOS,) * len(strides))
+        self.strides = strides
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Tensor]:
+        given = [
+            [t.new_full((), s, dtype=torch.float32) for t in ts]
+            for ts, s in zip(strides, self.strides)
+        ]
+        return super().grid_anchors(grid_sizes, given)
+
+
+def roi_pool(cells: int, strides: list[float]) -> nn.Module:
+    """RoIAlign on the level where a region has `REGION` cells a side, or up to twice as many.
+
+    Lin et al. 2017, equation 1. torchvision would guess the strides from the sides of the first
+    batch, as powers of 2.
+    """
+    pool: Any = MultiScaleRoIAlign([str(i) for i in range(len(strides))], cells, sampling_ratio=2)
+    pool.scales = [1 / stride for stride in strides]
+    finest: Any = REGION * strides[0]
+    pool.map_levels = LevelMapper(0, len(strides) - 1, canonical_scale=finest, canonical_level=0)
+    return pool
 
 
 def copy_of_trunk(bench: Bench) -> nn.Module:
@@ -172,39 +152,67 @@ def map_strides(trunk: nn.Module, place: str) -> dict[str, int]:
     Raises:
         ConfigError: the trunk only takes images of a size of its own.
     """
+    x_NCHW = probe_images(trunk)
     try:
-        maps = _maps(trunk, tuple(trunk.widths))  # pyright: ignore[reportArgumentType]
-    except AssertionError as error:
-        raise ConfigError(f"{place}: the trunk does not take images of any size: {error}") from None
-    return {name: round(PROBE / y.shape[2]) for name, y in maps.items()}
+        maps = _maps(trunk, tuple(trunk.widths), x_NCHW)  # pyright: ignore[reportArgumentType]
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"{place}: the trunk does not take images of any size ({shorten(str(error), 80)}); take"
+            " one that does, such as vit or resnet"
+        ) from None
+    return {name: round(x_NCHW.shape[2] / y.shape[2]) for name, y in maps.items()}
 
 
 @torch.no_grad()
-def _maps(trunk: nn.Module, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Outputs on the meta device that are maps of more than one cell."""
+def _maps(trunk: nn.Module, layers: tuple[str, ...], x_NCHW: Tensor) -> dict[str, Tensor]:
+    """Outputs on the meta device that are maps: twice as wide as high, as the images."""
     state = {name: t.to("meta") for name, t in trunk.state_dict(keep_vars=True).items()}
-    x_NCHW = torch.empty(1, 3, PROBE, PROBE, device="meta")
     with evaluating(trunk):
         outputs = torch.func.functional_call(trunk, state, (x_NCHW, layers))
-    return {name: y for name, y in outputs.items() if y.ndim == 4 and y.shape[2] > 1}
+    return {name: y for name, y in outputs.items() if y.ndim == 4 and y.shape[3] > y.shape[2]}
 
 
-def chosen_layers(
+def chosen_levels(
+    trunk: nn.Module, stride_of: dict[str, int], layers: Sequence[str] | None, place: str
+) -> tuple[list[str], list[float]]:
+    """Layers for the pyramid, and the strides of the five maps that it makes of them.
+
+    Four layers whose strides double, finest first; where all maps have one stride, one layer.
+
+    Raises:
+        ConfigError: there are no such layers, or those given are others.
+    """
+    _check_maps(stride_of, layers or (), f"{place}.layers")
+    if len(set(stride_of.values())) == 1:
+        layers = _one_layer(stride_of, layers, place)
+        finest = stride_of[layers[0]] / 4
+    else:
+        layers = _four_layers(trunk, stride_of, layers, place)
+        finest = _power_of_2(stride_of[layers[0]])
+    return layers, [finest * 2**level for level in range(LEVELS + 1)]
+
+
+def _one_layer(stride_of: dict[str, int], layers: Sequence[str] | None, place: str) -> list[str]:
+    layers = list(layers or [next(reversed(stride_of))])
+    if len(layers) > 1:
+        raise ConfigError(
+            f"{place}.layers: {', '.join(layers)} have one stride, {stride_of[layers[0]]}; the"
+            " simple feature pyramid takes one layer"
+        )
+    return layers
+
+
+def _four_layers(
     trunk: nn.Module, stride_of: dict[str, int], layers: Sequence[str] | None, place: str
 ) -> list[str]:
-    """Four layers whose strides double, finest first."""
     last = {_power_of_2(stride): layer for layer, stride in stride_of.items()}
     default = [last[stride] for stride in sorted(last)[-LEVELS:]]
     if len(default) < LEVELS and layers is None:
         raise ConfigError(
-            f"{place}: the pyramid needs maps at four strides; trunk {type(trunk).__name__} gives"
-            f" {len(default)}; take a convolutional trunk, such as resnet or regnet"
+            f"{place}: a pyramid needs maps at four strides, or all at one; trunk"
+            f" {type(trunk).__name__} gives {len(default)}; take another, such as resnet or vit"
         )
     layers = list(layers or default)
-    if wrong := [layer for layer in layers if layer not in stride_of]:
-        raise ConfigError(
-            f"{place}.layers: {wrong[0]!r} is no map of the trunk; {', '.join(stride_of)}"
-        )
     strides = [_power_of_2(stride_of[layer]) for layer in layers]
     if len(layers) != LEVELS or any(b != 2 * a for a, b in itertools.pairwise(strides)):
         raise ConfigError(
@@ -214,32 +222,11 @@ def chosen_layers(
     return layers
 
 
+def _check_maps(stride_of: dict[str, int], layers: Sequence[str], place: str) -> None:
+    if wrong := [layer for layer in layers if layer not in stride_of]:
+        raise ConfigError(f"{place}: {wrong[0]!r} is no map of the trunk; {', '.join(stride_of)}")
+
+
 def _power_of_2(stride: int) -> int:
     """Convolutions without padding make maps a little smaller than their stride says."""
     return 2 ** round(math.log2(stride))
-
-
-def frozen_modules(
-    trunk: nn.Module, batch_norm: BatchNormIs, freeze_until: str | None
-) -> list[nn.Module]:
-    """The modules of the trunk whose own parameters and statistics stay as they are."""
-    frozen = batch_norm == "frozen"
-    before = set() if freeze_until is None else used_until(trunk, freeze_until)
-    return [
-        module
-        for module in trunk.modules()
-        if (frozen and isinstance(module, _BatchNorm))
-        or any(p in before for p in module.parameters(recurse=False))
-    ]
-
-
-def used_until(trunk: nn.Module, layer: str) -> set[nn.Parameter]:
-    """Parameters that the output of a layer depends on: those that it gives a gradient."""
-    named = dict(trunk.named_parameters())
-    meta = {name: torch.empty_like(p, device="meta").requires_grad_() for name, p in named.items()}
-    buffers = {name: t.to("meta") for name, t in trunk.named_buffers()}
-    x_NCHW = torch.empty(1, 3, PROBE, PROBE, device="meta")
-    with evaluating(trunk), torch.enable_grad():
-        output = torch.func.functional_call(trunk, {**meta, **buffers}, (x_NCHW, (layer,)))[layer]
-        grads = torch.autograd.grad(output.sum(), list(meta.values()), allow_unused=True)
-    return {p for p, grad in zip(named.values(), grads) if grad is not None}

@@ -20,7 +20,8 @@ from vissl_lite.evaluations._detection_data import (
     tell_broken,
     training_order,
 )
-from vissl_lite.evaluations._detection_network import Architecture, BatchNormIs, build
+from vissl_lite.evaluations._detection_network import Architecture, build
+from vissl_lite.evaluations._detection_pyramid import BatchNormIs
 from vissl_lite.evaluations._detection_scores import as_results, average_precision
 from vissl_lite.evaluations._training import (
     fit,
@@ -50,6 +51,12 @@ class Detection:
     are running means, not recomputed at the end. Frozen BatchNorm and `freeze_until=res2`
     are Detectron2's for networks pre-trained with labels.
 
+    A trunk whose maps all have one stride, such as `vit`, gets ViTDet's simple feature pyramid (Li
+    et al. 2022, arXiv 2203.16527, section 3). The paper has AdamW with layer decay, heads, sizes
+    and a schedule of its own, relative positions, and attention in windows but for four blocks;
+    here it is global in all. The map of `vit` is that after its last norm; ViTDet's code leaves
+    this norm out, as `layers=[block12]` does.
+
     Boxes without area inside their image are left out and counted; crowds are left out of training
     and ignored in testing, as COCO does. Images that cannot be read are counted, replaced by the
     next one in training and without detections in testing. Processes share out every batch.
@@ -72,9 +79,10 @@ class Detection:
         test_size, longest: shorter side in testing, and the most that a longer side may have.
         flip: mirror half of the images.
         batch_norm: "synchronised" or "frozen": statistics and parameters stay as they are, and
-            the pyramid goes without.
+            the pyramid goes without. `vit` has none, and LayerNorm in its pyramid.
         freeze_until: trunk layer up to which all stays as it is.
-        layers: four maps of the trunk with doubling strides; default: its coarsest four.
+        layers: four maps of the trunk with doubling strides, default its coarsest four; of a trunk
+            with one stride one map, default its last.
         channels: of the pyramid and the mask head.
         hidden: units of the box head.
         proposals: regions per image that the box head is trained on. The defaults of these three
@@ -83,8 +91,9 @@ class Detection:
         seed: of new weights, order, flips, sizes and samples.
 
     Raises:
-        ConfigError: pycocotools is missing, the annotations or images are wrong, the trunk has no
-            maps at four strides, or the batch is not a multiple of the processes.
+        ConfigError: pycocotools is missing, the annotations or images are wrong, the trunk has
+            maps neither at four strides nor all at one, or takes images of one size only, or the
+            batch is not a multiple of the processes.
         NonFiniteLoss: the learning rate is too high.
     """
 
