@@ -28,7 +28,7 @@ from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import save_config
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
-from vissl_lite.overrides import from_file, hydra_arguments, is_sweep, only_chosen
+from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
 from vissl_lite.parallel import launch
 from vissl_lite.parallel.agreement import check_agreement, flat, shortened
 from vissl_lite.parallel.launch import Launch
@@ -171,7 +171,9 @@ def run(config: DictConfig, args: list[str]) -> tuple[float | None, int]:
         The value of `objective`, which sweeps optimise, and the exit code.
     """
     job = HydraConfig.get()
-    tree = only_chosen(plain(config), args if from_file(args) else job.overrides.task)
+    overrides = list(job.overrides.task)
+    words = args if from_file(args) else overrides
+    tree = as_chosen(plain(config), words, overrides, str(job.job.config_name))
     how = _launch(tree.pop("launch", {}))
     checked = check(tree)
     if checked.recipe is None:

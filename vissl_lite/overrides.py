@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from vissl_lite.plugins import (
     register_with_hydra,
 )
 from vissl_lite.schema import plain
+from vissl_lite.switched import switched
 
 
 def is_sweep(args: Sequence[str]) -> bool:
@@ -167,10 +170,28 @@ def compose(words: Sequence[str]) -> Config:
     flags = dict(w[2:].split("=", 1) for w in translated if w.startswith("--config-"))
     overrides = [w for w in translated if not w.startswith("--config-")]
     folder = str(Path(flags.get("config-path", config_dir())).resolve())
+    name = flags.get("config-name", "defaults")
     with hydra.initialize_config_dir(folder, version_base="1.3"):
-        tree = plain(hydra.compose(flags.get("config-name", "defaults"), overrides))
-    tree.pop("hydra", None)  # in the config of a run
-    return check(only_chosen(tree, words))
+        tree = plain(hydra.compose(name, overrides))
+        tree.pop("hydra", None)  # in the config of a run
+        return check(as_chosen(tree, words, overrides, name))
+
+
+def as_chosen(
+    tree: Mapping[str, Any], words: Sequence[str], overrides: Sequence[str], config_name: str
+) -> dict[str, Any]:
+    """The composed tree with what the command line chooses, and nothing of what it leaves.
+
+    Args:
+        words: of the command line, or of this job of a sweep.
+        overrides: the same in Hydra's terms.
+        config_name: what Hydra has composed.
+    """
+    compose_again = partial(hydra.compose, config_name, return_hydra_config=True)
+    parts, notes = switched(only_chosen(tree, words), overrides, compose_again)
+    for note in notes if launched_rank() == 0 else ():
+        print(f"note: {note}", file=sys.stderr)
+    return parts
 
 
 def only_chosen(tree: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:

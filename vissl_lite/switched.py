@@ -1,0 +1,106 @@
+"""Parts that the command line takes instead of a recipe's: `loss=swav`, `trunk={name: vit}`.
+
+Hydra merges, so that what a recipe says of its own part (`loss: {temperature: 0.5}`) would be said
+of the other one. Here the other part begins with its own defaults, and the user is told.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from vissl_lite import REGISTRIES
+
+Compose = Callable[[list[str]], DictConfig]
+
+
+def switched(tree: dict[str, Any], words: Sequence[str], compose: Compose) -> tuple[dict, list]:
+    """The tree, in which a part of another name has nothing of the recipe's, and notes that say so.
+
+        trunk of `config=R trunk=vit trunk.size=tiny` = trunk of `trunk=vit`, and size: tiny
+        trunk of `config=R trunk={name: vit}`         = {name: vit}
+        trunk of `config=R trunk=NAME`, which R takes too     = R's with its settings
+
+    Args:
+        tree: composed of all words.
+        words: Hydra's overrides.
+        compose: makes the config of words, Hydra's own with it.
+    """
+    given = {path: word for word in words if (path := _switches(word))}
+    if not given:
+        return tree, []
+    tree, notes = copy.deepcopy(tree), []
+    before = compose([word for word in words if word not in given.values()])
+    for path, word in given.items():
+        old, new = _names(before, path, word)
+        if old in (None, new):
+            continue
+        own, merged = _alone(path, word, compose), _at(tree, path)
+        for key in (_key(each) for each in words if _key(each).startswith(f"{path}.")):
+            _put(own, key.removeprefix(f"{path}."), _at(tree, key))
+        _put(tree, path, own)
+        left = [f"{path}.{k}={v}" for k, v in merged.items() if k not in own or own[k] != v]
+        if left:
+            notes.append(
+                f"{path}: {new} instead of {old}; left out of the recipe: {', '.join(left)}"
+            )
+    return tree, notes
+
+
+def _switches(word: str) -> str:
+    """The place of the part that a word names, GROUP=NAME or KEY={name: NAME, ...}; "" if none."""
+    group = word.partition("=")[0].lstrip("+")
+    if group in {r.group for r in REGISTRIES.values() if r.group and not r.keyed}:
+        return group.replace("/", ".")
+    return _key(word) if isinstance(_value(word), dict) and "name" in _value(word) else ""
+
+
+def _alone(path: str, word: str, compose: Compose) -> dict[str, Any]:
+    """The part as it is without a recipe."""
+    value = _value(word)
+    if isinstance(value, dict):
+        return copy.deepcopy(value)
+    part = OmegaConf.select(compose([word]), path)
+    return OmegaConf.to_container(part, resolve=True)  # pyright: ignore[reportReturnType]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _value(word: str) -> Any:
+    if "=" not in word or word.startswith("~"):
+        return None
+    try:
+        return OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return None
+
+
+def _names(before: DictConfig, path: str, word: str) -> tuple[str | None, str]:
+    """Of the part that the recipe has, None without any, and of the other one.
+
+    Where both are choices of a group, of the choices: files may hold the same entry.
+    """
+    value = _value(word)
+    if not isinstance(value, dict):
+        return before.hydra.runtime.choices.get(_key(word)), str(value)
+    part = OmegaConf.select(before, path)
+    old = part.get("name") if isinstance(part, DictConfig) else part  # may be the name alone
+    return old, str(value["name"])
+
+
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[key]
+    return tree
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *above, last = path.split(".")
+    for key in above:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
