@@ -1,12 +1,13 @@
 """Whether detection learns, and whether its AP is right.
 
-    python benchmarks/detection.py [--iterations 300] [--images 200] [--width 0.25]
+    python benchmarks/detection.py [--trunk vit] [--iterations 300] [--images 200]
 
 Cut-outs of CIFAR-10's airplanes, automobiles, horses and ships, scaled to 19 to 32 pixels, pasted
 on ImageNet photographs of 64 pixels, up to three of them; the objects of the test images come from
-CIFAR's test split. Mask R-CNN on a ResNet-18 with CIFAR's stem and random weights, before (one
-step) and after training; then the AP of pycocotools and that of the definition in float64
-(tests/evaluations/naive_ap.py) on the same detections, and their largest difference.
+CIFAR's test split. Mask R-CNN on random weights, a ResNet-18 of a quarter of the width with CIFAR's
+stem or a ViT-Ti/16, before (one step) and after training; then the AP of pycocotools and that of
+the definition in float64 (tests/evaluations/naive_ap.py) on the same detections, and their largest
+difference.
 
 Archives: `$VISSL_LITE_DATA`.
 """
@@ -43,6 +44,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 DATA = Path(os.environ.get("VISSL_LITE_DATA", ROOT.parent / "shared" / "data"))
 CLASSES, SIZE, PER_CLASS = ("airplane", "automobile", "horse", "ship"), 64, 200
+TRUNK = {
+    "resnet": {"depth": 18, "stem": "cifar", "width_multiplier": 0.25},
+    "vit": {"size": "tiny", "patch_size": 16, "image_size": SIZE},
+}
 
 
 def objects(split: str) -> dict[str, list]:
@@ -71,14 +76,15 @@ def photographs() -> list[Image.Image]:
         return [image.convert("RGB").resize((256, 256)) for image in opened]
 
 
-def model(width: float) -> SSLModel:
+def model(trunk: str) -> SSLModel:
     load_entries()
     torch.manual_seed(0)
-    trunk = {"name": "resnet", "depth": 18, "stem": "cifar", "width_multiplier": width}
-    return SSLModel(TRUNKS.build(trunk), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return SSLModel(
+        TRUNKS.build({"name": trunk, **TRUNK[trunk]}), mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
 
 
-def evaluated(folder: Path, run: Path, width: float, iterations: int) -> dict[str, float]:
+def evaluated(folder: Path, run: Path, trunk: str, iterations: int) -> dict[str, float]:
     files = {
         f"{what}_{split}": str(folder / split / name)
         for split in ("train", "test")
@@ -91,7 +97,7 @@ def evaluated(folder: Path, run: Path, width: float, iterations: int) -> dict[st
     numerics = Numerics("fp32", "contiguous", "")
     device = torch.device("cpu")
     bench = Bench(
-        model(width), Labelled(), {}, device=device, numerics=numerics, folder=run, note=print
+        model(trunk), Labelled(), {}, device=device, numerics=numerics, folder=run, note=print
     )
     return entry.evaluate(bench)
 
@@ -103,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--trunk", choices=tuple(TRUNK), default="resnet")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(about())
@@ -112,9 +118,9 @@ def main() -> None:
         for seed, (split, images) in enumerate({"train": given.images, "test": 40}.items()):
             scenes = {"images": images, "size": SIZE, "scale": (0.6, 1.0), "seed": seed}
             compose(folder / split, objects(split), backgrounds, **scenes)
-        before = evaluated(folder, folder / "before", given.width, 1)
+        before = evaluated(folder, folder / "before", given.trunk, 1)
         start = time.perf_counter()
-        after = evaluated(folder, folder / "after", given.width, given.iterations)
+        after = evaluated(folder, folder / "after", given.trunk, given.iterations)
         print(f"{given.iterations} iterations: {time.perf_counter() - start:.0f} s")
         test = folder / "test"
         truth = read(str(test / "images"), str(test / "annotations.json"), True, "here", "here")
