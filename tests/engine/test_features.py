@@ -142,7 +142,7 @@ def test_reading_in_other_processes_changes_nothing():
 @pytest.mark.parametrize(
     ("harm", "error", "text"),
     [
-        ("kill", WorkerDied, r"^data worker 0 \(process \d+\) was killed by SIGKILL \(usually"),
+        ("kill", WorkerDied, r"^data worker 0 \(.*was killed by SIGKILL .*, at image 5, number-5$"),
         ("refuse", ConfigError, r"^data\.source: no more numbers; count again$"),
     ],
 )

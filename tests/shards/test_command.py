@@ -135,15 +135,29 @@ def test_verify_names_what_is_damaged(data, capsys):
         (["build", "digts", "--out", "y"], r"'digts' is no folder.*did you mean 'digits'"),
         (["build", "/no/such", "--out", "y"], r"'/no/such' does not exist; the nearest that does"),
         (["build", "digits", "splt=x", "--out", "y"], r"unknown key 'splt'.*did you mean 'split'"),
+        (["build", "digits", "--out", "s3://b/y"], r"--out s3://b/y is an address, .*copy that to"),
+        (["build", "digits", "--out", "file"], r"--out .*/file is a file; name a folder"),
+        (["build", "digits", "--out", "y", "--raw", "--quality=50"], r"--raw keeps pixels, which"),
+        (["build", "digits", "--out", "y", "--quality=50"], r"without --short-side none is"),
+        (["build", "./in", "--out", "in/y"], r"--out .*/in/y is inside in, whose images it packs"),
+        (
+            ["build", "subset", "source={name: image_folder, path: link}", "--out", "in/y"],
+            r"is inside link, whose images",
+        ),
         (["info"], r"shards info: needs one folder or address, got 0"),
         (["info", "/etc"], r"/etc has no shards.json; run: vissl-lite shards build"),
     ],
 )
 def test_mistakes(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
     with pytest.raises(ConfigError, match=message):
         main(words)
     assert not (tmp_path / "y").exists()
+    assert not list((tmp_path / "in").iterdir())
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_help(capsys):

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from vissl_lite import ConfigError
 from vissl_lite.sources._tar import expand_braces
-from vissl_lite.sources.tar_shards import TarShards
+from vissl_lite.sources.tar_shards import TarShards, _opened
 
 DIGITS = load_digits()
 
@@ -110,6 +110,32 @@ def test_replaced_shard_is_read_anew(shards):
     assert [s.image for s in TarShards(str(shards / "digits-000.tar"))] == [encoded(25)]
 
 
+def test_a_shard_rewritten_under_its_reader_stops_it(shards):
+    source = TarShards(str(shards / "digits-*.tar"), label="cls")
+    assert source[0].image == encoded(0)
+    pack(shards / "digits-000.tar", [m for i in range(9, -1, -1) for m in sample(i)])
+    with pytest.raises(ConfigError, match=r"digits-000.tar changed while it was being read; start"):
+        source[0]
+    assert source[10].image == encoded(10)
+
+
+def test_a_shard_replaced_under_its_reader(shards):
+    """Who holds the old one open reads on in it; whoever opens the new one stops."""
+    source = TarShards(str(shards / "digits-000.tar"), label="cls")
+    worker = pickle.loads(pickle.dumps(source))
+    assert source[0].image == encoded(0)
+    os.utime(shards / "digits-001.tar", ns=(0, 0))  # both are of one size
+    os.replace(shards / "digits-001.tar", shards / "digits-000.tar")
+    assert source[1].image == encoded(1)
+    _opened.cache_clear()  # as in another process
+    with pytest.raises(ConfigError, match=r"digits-000.tar changed while it was being read"):
+        worker[1]
+    os.remove(shards / "digits-000.tar")
+    _opened.cache_clear()
+    with pytest.raises(ConfigError, match=r"digits-000.tar is gone; bring it back, then go on"):
+        source[1]
+
+
 def test_names_of_members_are_never_paths(tmp_path):
     """What would overwrite or read files outside if it were extracted is plain data here."""
     outside = tmp_path / "outside.png"
@@ -163,6 +189,11 @@ def test_mistakes(shards, tmp_path):
         ConfigError, match=r"digits-003.tar' does not exist; .*did you mean 'digits-00"
     ):
         TarShards(str(shards / "digits-{000..003}.tar"))
+    for address in ("https://h/x-{000..003}.tar", "s3://bucket/*.tar"):
+        with pytest.raises(
+            ConfigError, match=r"^tar_shards.path: .* is an address, and only .*=packed$"
+        ):
+            TarShards(address)
     with pytest.raises(ConfigError, match=r"no file fits"):
         TarShards(str(shards / "photos-*.tar"))
     with pytest.raises(ConfigError, match=r"0000.png in .* has no label"):

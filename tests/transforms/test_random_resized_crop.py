@@ -92,6 +92,16 @@ def test_pixels_are_torchvisions(interpolation, photo, monkeypatch, rng):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
+def test_linear_is_linear_between_pixels_too(photo):
+    """As in a JPEG that was shrunk while it was decoded: the box is rounded, nothing smoothed."""
+    cv2 = pytest.importorskip("cv2")
+    pixels, transform = np.asarray(photo), TRANSFORMS.build("random_resized_crop", size=16)
+    transform.linear = True
+    left, top, right, bottom = 3.75, 10.25, 90.5 + 0.25, 70.0
+    expected = cv2.resize(pixels[10:70, 4:91], (16, 16), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(transform.on_array(pixels, [left, top, right, bottom]), expected)
+
+
 @pytest.mark.parametrize("scale", [[0.0, 1.0], [0.5, 0.2], [0.5, 1.5]])
 def test_impossible_scale(scale):
     config = {"name": "random_resized_crop", "scale": scale}

@@ -34,9 +34,6 @@ class Buffers:
         slots: how many batches may be under way.
         workers: processes that the memory is shared with, if any.
 
-    Attributes:
-        at: index of the image that each worker is at, for messages.
-
     Raises:
         ConfigError: the system has less shared memory than that.
     """
@@ -47,10 +44,8 @@ class Buffers:
         if workers:
             _check_room(slots * sum(self.sizes), workers)
         self.block = torch.empty((slots, sum(self.sizes)), dtype=torch.uint8)
-        self.at = torch.full((max(1, workers),), -1)
         if workers:
             self.block.share_memory_()
-            self.at.share_memory_()
         self.free = list(range(slots))
 
     def take(self) -> int | None:

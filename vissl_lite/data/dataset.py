@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.data.buffers import Buffers
@@ -21,6 +21,7 @@ from vissl_lite.data.device import Batched
 from vissl_lite.data.fast import FastViews, Work
 from vissl_lite.data.sampler import Order, Request
 from vissl_lite.data.views import Views
+from vissl_lite.data.workers import tell
 from vissl_lite.errors import ConfigError
 
 MAX_BROKEN_IN_A_ROW = 100
@@ -109,7 +110,7 @@ class ViewDataset(Dataset[Batch]):
     ) -> tuple[Sample, int]:
         """Crops of the image at `index`, or of the next readable one; others go to `broken`."""
         for _ in range(MAX_BROKEN_IN_A_ROW):
-            self._tell(index)
+            tell(index)
             try:
                 sample = self.source[index]
                 self.views.write(sample.image, sample.name, draws, b, views)
@@ -121,11 +122,6 @@ class ViewDataset(Dataset[Batch]):
             f"data.source: {MAX_BROKEN_IN_A_ROW} images in a row cannot be read, the last one:"
             f" {broken[-1]}; check that the source points at images"
         )
-
-    def _tell(self, index: int) -> None:
-        """Leaves a note, in case that this image ends the process."""
-        if self.buffers is not None and (worker := get_worker_info()) is not None:
-            self.buffers.at[worker.id] = index
 
 
 def pack_labels(samples: list[Sample]) -> torch.Tensor | None:

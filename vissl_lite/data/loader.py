@@ -75,7 +75,7 @@ class Loader:
         if self.workers == 0:
             return (fetched(dataset[request], buffers) for request in requests)
         batches = from_workers(
-            _AsArrays(dataset), requests, self.workers, dataset.source, dataset.views, buffers.at
+            _AsArrays(dataset), requests, self.workers, dataset.source, dataset.views
         )
         return (fetched(batch.map(torch.from_numpy), buffers) for batch in batches)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
 from vissl_lite.errors import ConfigError, WorkerDied
 
 PREFETCH = 2  # batches that each worker is ahead
+NOWHERE = -1  # in place of the index of an image
 ENDING_S = 2.0  # a worker's connections may be gone before its end is known
 HINTS = {
     signal.SIGKILL: "usually by the system, when memory ran out: take fewer workers",
@@ -31,20 +32,21 @@ def from_workers(
     workers: int,
     source: Any,
     views: Views | FastViews,
-    at: Tensor | None = None,
 ) -> Iterator[Any]:
     """`dataset[request]` for each request, in order, made by other processes.
 
     Args:
-        source, views: that the dataset uses; the workers share what they import.
-        at: index of the image that each worker is at, in memory shared with them.
+        dataset: which calls `tell` before it reads an image.
+        source, views: that the dataset uses; the workers share what they import. A dead worker's
+            image is named as `source` names it.
 
     Raises:
         ConfigError: a mistake of the user that showed in a worker.
         WorkerDied: a worker has ended.
     """
+    at = torch.full((workers,), NOWHERE).share_memory_()
     loader = DataLoader(
-        _HandsOver(dataset),
+        _HandsOver(dataset, at),
         batch_size=None,
         sampler=requests,
         num_workers=workers,
@@ -52,7 +54,7 @@ def from_workers(
         collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType]
         # seeded as this process is, without a number of its own, which training would lack
         generator=torch.Generator().manual_seed(torch.initial_seed()),
-        multiprocessing_context=forkserver(source, views),
+        multiprocessing_context=forkserver(dataset, source, views),
     )
     batches: Any = iter(loader)
     try:
@@ -62,7 +64,7 @@ def from_workers(
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
         wait([process.sentinel for process in batches._workers], ENDING_S)
-        if text := epitaph(batches, source, None if at is None else at.tolist()):
+        if text := epitaph(batches, source, at.tolist()):
             end_all(batches)
             raise WorkerDied(text) from error
         raise
@@ -70,11 +72,22 @@ def from_workers(
         batches._shutdown_workers()
 
 
-class _HandsOver(Dataset):
-    """Hands over mistakes of the user as they are: torch would wrap them in its traceback."""
+def tell(index: int) -> None:
+    """Leaves a note of the image that comes next, in case that it ends this process."""
+    worker = get_worker_info()
+    if worker is not None and isinstance(worker.dataset, _HandsOver):
+        worker.dataset.at[worker.id] = index
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
+
+class _HandsOver(Dataset):
+    """Hands over mistakes of the user as they are: torch would wrap them in its traceback.
+
+    Args:
+        at: index of the image that each worker is at, in memory that all share.
+    """
+
+    def __init__(self, dataset: Any, at: Tensor):
+        self.dataset, self.at = dataset, at
 
     def __getitem__(self, request: Any) -> Any:
         try:
@@ -88,7 +101,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def forkserver(source: Any, views: Views | FastViews) -> Any:
+def forkserver(dataset: Any, source: Any, views: Views | FastViews) -> Any:
     """A way to start workers that share what they import with the process they are forked from.
 
     Spawned ones would each take 400 MB and seconds for importing torch again; plain forks of a
@@ -96,7 +109,12 @@ def forkserver(source: Any, views: Views | FastViews) -> Any:
     """
     context = multiprocessing.get_context("forkserver")
     groups = views.groups if isinstance(views, Views) else views.views.groups
-    parts = [views, source, *(transform for group in groups for transform in group.transforms)]
+    parts = [
+        views,
+        dataset,
+        source,
+        *(transform for group in groups for transform in group.transforms),
+    ]
     modules = dict.fromkeys(type(part).__module__ for part in parts)
     context.set_forkserver_preload(
         ["torch.utils.data", "vissl_lite.data.dataset", "cv2", "simplejpeg", *modules]
@@ -104,12 +122,12 @@ def forkserver(source: Any, views: Views | FastViews) -> Any:
     return context
 
 
-def epitaph(iterator: Any, source: Any, at: Sequence[int] | None) -> str:
+def epitaph(iterator: Any, source: Any, at: Sequence[int]) -> str:
     """Which worker died of what, and at which image; empty if all of them live."""
     for number, process in enumerate(getattr(iterator, "_workers", ())):
         if process.exitcode not in (None, 0):
-            where = "" if at is None else f", {_place(source, at[number])}"
-            return f"data worker {number} (process {process.pid}) {_end(process.exitcode)}{where}"
+            end, where = _end(process.exitcode), _place(source, at[number])
+            return f"data worker {number} (process {process.pid}) {end}, {where}"
     return ""
 
 
@@ -128,7 +146,7 @@ def _end(code: int) -> str:
 
 
 def _place(source: Any, index: int) -> str:
-    if index < 0:
+    if index == NOWHERE:
         return "between two images"
     name = source[index].name
     return f"at image {index}" + (f", {name}" if name else "")

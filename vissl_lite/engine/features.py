@@ -20,7 +20,7 @@ from vissl_lite.data.batch import Tags
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
-from vissl_lite.data.workers import from_workers
+from vissl_lite.data.workers import from_workers, tell
 from vissl_lite.engine.build import layer_widths
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
@@ -171,6 +171,7 @@ class LabelledImages(Dataset[Chunk]):
         draws: Any = self.views.draw(0, self.epoch, index_B)  # the same whenever it is asked for
         labels, tags, kept, broken = [], [], [], []
         for b, index in enumerate(index_B.tolist()):
+            tell(index)
             try:
                 sample = self.source[index]
                 if getattr(sample, self.target) is None:

@@ -17,10 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage, decode
 from vissl_lite.data.random import generator, permute
 from vissl_lite.data.views import Views
-from vissl_lite.data.workers import from_workers
+from vissl_lite.data.workers import from_workers, tell
 from vissl_lite.errors import ConfigError
 from vissl_lite.evaluations._coco import Coco
 from vissl_lite.evaluations._coco_masks import decoded
@@ -100,7 +101,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return json.loads(self.bytes[self.ends[index] : self.ends[index + 1]].numpy().tobytes())
 
 
@@ -154,6 +155,7 @@ class Pictures(Dataset[list[Picture]]):
         )
 
     def _picture(self, place: Place) -> Picture:
+        tell(place.index)
         row = self.rows[place.index]
         try:
             image = decode(self.folder / row["file_name"])
@@ -185,10 +187,21 @@ class Pictures(Dataset[list[Picture]]):
         return found
 
 
-def batches(dataset: Dataset, order: Iterable[list[Place]], workers: int) -> Iterator[Any]:
+class Names:
+    """The images of rows by their names alone."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.rows[index]
+        return Sample(None, name=row["image"] if "image" in row else row["file_name"])
+
+
+def batches(dataset: Any, order: Iterable[list[Place]], workers: int) -> Iterator[Any]:
     """`dataset[places]` for every list of places, read by `workers` processes."""
     if workers:
-        yield from from_workers(dataset, order, workers, dataset, Views([]))
+        yield from from_workers(dataset, order, workers, Names(dataset.rows), Views([]))
     else:
         yield from (dataset[places] for places in order)
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from vissl_lite.data.decode import BrokenImage, decode
 from vissl_lite.data.random import generator
+from vissl_lite.data.workers import tell
 from vissl_lite.errors import ConfigError
 from vissl_lite.evaluations._coco import Coco
 from vissl_lite.evaluations._coco_masks import decoded
@@ -76,6 +77,7 @@ class Scenes(Dataset[list[Scene]]):
         return [self._scene(place) for place in places]
 
     def _scene(self, place: Place) -> Scene:
+        tell(place.index)
         row = self.rows[place.index]
         try:
             image, label = decode(row["image"]), Image.fromarray(self.labels(row))

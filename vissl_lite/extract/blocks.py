@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
-from vissl_lite.data.workers import from_workers
+from vissl_lite.data.workers import from_workers, tell
 
 UNLABELLED = -1
 
@@ -58,6 +58,7 @@ class Blocks(Dataset):
         draws = self.views.draw(0, 0, index_B)  # a random transform would repeat itself
         block = Block(number, torch.from_numpy(images_1BHWC[0]), [], [], [])
         for b, index in enumerate(index_B.tolist()):
+            tell(index)
             sample = Sample(None)
             try:
                 sample = self.source[index]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError, did_you_mean
@@ -29,7 +30,8 @@ info     what DIR, also an address, holds
 
 {SOURCE_IS}
 
---out DIR        new, empty, or holding a build of the same that was stopped
+--out DIR        of this machine, outside SOURCE; new, empty, or holding a build of the same that
+                 was stopped
 --short-side N   shrink images whose shorter side is longer; none is enlarged; default: keep all
 --quality Q      of the JPEGs that shrunk images become, 1 to 95; default 90. Images that are not
                  shrunk keep their bytes
@@ -63,11 +65,9 @@ def main(words: Sequence[str]) -> int:
 
 def _build(words: Sequence[str]) -> int:
     options = _parsed(words)
-    out = Path(options.out).expanduser().absolute()
     config = source_config(options.source, "shards build")
-    settings = Settings(
-        options.short_side, options.quality, options.raw, int(options.shard_size * GIB)
-    )
+    out = _place(options.out, config)
+    settings = _settings(options)
     if settings.short_side is not None and settings.short_side < SMALL_SIDE:
         print(_small(settings.short_side))
     source = SOURCES.build(config, "shards build")
@@ -75,6 +75,58 @@ def _build(words: Sequence[str]) -> int:
     manifest = build(source, described, settings, out, options.workers, options.max_broken)
     print(summary(manifest, str(out)))
     return 0
+
+
+def _place(given: str, config: dict[str, Any]) -> Path:
+    """The folder of the shards.
+
+    Raises:
+        ConfigError: it cannot be that.
+    """
+    if "://" in given:
+        raise ConfigError(
+            f"shards build: --out {given} is an address, and shards are built in a folder of this"
+            f" machine; copy that to {given}, where data/source=packed reads it"
+        )
+    out = Path(given).expanduser().absolute()
+    if out.is_file():
+        raise ConfigError(f"shards build: --out {out} is a file; name a folder")
+    for folder in _image_folders(config):
+        if out.resolve().is_relative_to(folder.expanduser().resolve()):
+            raise ConfigError(
+                f"shards build: --out {out} is inside {folder}, whose images it packs, and would be"
+                " taken for a folder of images there; name one outside"
+            )
+    return out
+
+
+def _image_folders(config: Any) -> Iterator[Path]:
+    """The folders that a source, or one that it is made of, lists."""
+    if isinstance(config, Mapping):
+        if config.get("name") == "image_folder":
+            yield Path(str(config.get("path")))
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from _image_folders(part)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """
+    Raises:
+        ConfigError: a quality, and nothing that becomes a JPEG.
+    """
+    quality = Settings.quality if options.quality is None else options.quality
+    if options.quality is not None and options.raw:
+        raise ConfigError(
+            "shards build: --raw keeps pixels, which have no --quality; leave one out"
+        )
+    if options.quality is not None and options.short_side is None:
+        raise ConfigError(
+            "shards build: --quality is of images that are shrunk, and without --short-side none"
+            " is; give that too, or leave it out"
+        )
+    return Settings(options.short_side, quality, options.raw, int(options.shard_size * GIB))
 
 
 def _small(side: int) -> str:
@@ -149,7 +201,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("source", nargs="+", metavar="SOURCE")
     parser.add_argument("--out", required=True)
     parser.add_argument("--short-side", type=whole(1, 65_535))
-    parser.add_argument("--quality", type=whole(1, 95), default=90)
+    parser.add_argument("--quality", type=whole(1, 95))
     parser.add_argument("--raw", action="store_true")
     parser.add_argument("--workers", type=whole(1, 4096), default=cores())
     parser.add_argument("--max-broken", type=whole(0, 10**12), default=100)

@@ -28,10 +28,15 @@ class File:
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on, fewer at the end of the file."""
+        return os.pread(self.descriptor, size, offset)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file."""
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._descriptor)
-        return os.pread(self._descriptor, size, offset)
+        return self._descriptor
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_descriptor": None}

@@ -32,9 +32,13 @@ INDEX = "vissl_lite_index.json"
 KEEP = 7 * 24 * 3600  # seconds that a running job may still open files of a replaced index
 
 
-def stamp(path: str | Path) -> list[int]:
-    """Size and time of last change: what tells two states of a file apart without reading it."""
-    state = os.stat(path)
+def stamp(file: str | Path | int) -> list[int]:
+    """Size and time of last change: what tells two states of a file apart without reading it.
+
+    Args:
+        file: its path, or the descriptor of an open one.
+    """
+    state = os.stat(file)
     return [state.st_size, state.st_mtime_ns]
 
 

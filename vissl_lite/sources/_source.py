@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vissl_lite.data.batch import Sample
-from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.errors import ConfigError, MissingPath, did_you_mean
 from vissl_lite.sources._columns import Column, Ragged, Strings
 
 
@@ -102,19 +102,34 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
+def check_local(path: str, place: str) -> None:
+    """
+    Raises:
+        ConfigError: `path` is an address.
+    """
+    if "://" in path:
+        raise ConfigError(
+            f"{place}: {shown(path)!r} is an address, and only files of this machine are read; copy"
+            " them here, or pack the images where they lie (vissl-lite shards build), copy the"
+            " shards there and read them with data/source=packed"
+        )
+
+
 def existing(path: str, place: str) -> Path:
     """`path` as an absolute path that exists.
 
     Raises:
-        ConfigError: it does not; the message names the nearest folder that does.
+        MissingPath: it does not; the message names the nearest folder that does.
+        ConfigError: it is an address.
     """
+    check_local(path, place)
     wanted = Path(path).expanduser().absolute()
     if os.path.exists(wanted):
         return wanted
     nearest = next(parent for parent in wanted.parents if os.path.exists(parent))
     missing = wanted.relative_to(nearest).parts[0]
     siblings = os.listdir(nearest) if nearest.is_dir() else []
-    raise ConfigError(
+    raise MissingPath(
         f"{place}: {shown(str(wanted))!r} does not exist; the nearest that does is "
         f"'{nearest}'{did_you_mean(missing, siblings)}"
     )

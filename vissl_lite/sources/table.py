@@ -21,7 +21,7 @@ from vissl_lite.sources._hashtags import (
 )
 from vissl_lite.sources._index import prepared, stamp
 from vissl_lite.sources._rows import read_rows
-from vissl_lite.sources._source import IndexedSource, existing, existing_file
+from vissl_lite.sources._source import IndexedSource, check_local, existing, existing_file
 
 
 @SOURCES.register("table")
@@ -107,6 +107,7 @@ class Table(IndexedSource):
 
 def _files(path: str) -> list[Path]:
     """The files that a pattern means, sorted by name."""
+    check_local(path, "table.path")
     pattern = os.path.expanduser(path)
     if not glob.has_magic(pattern) or os.path.exists(pattern):
         return [existing_file(path, "table.path")]

@@ -6,6 +6,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vissl_lite import SOURCES
 from vissl_lite.errors import ConfigError
 from vissl_lite.progress import counter
@@ -20,7 +22,7 @@ from vissl_lite.sources._columns import (
 )
 from vissl_lite.sources._files import EXTENSIONS
 from vissl_lite.sources._index import prepared, stamp
-from vissl_lite.sources._source import IndexedSource, existing_file
+from vissl_lite.sources._source import IndexedSource, check_local, existing_file
 from vissl_lite.sources._tar import expand_braces, samples
 
 
@@ -45,7 +47,7 @@ class TarShards(IndexedSource):
 
     Raises:
         ConfigError: a shard is missing, compressed, cut off or without images; label and tags at
-            once; a sample has two images, or no label.
+            once; a sample has two images, or no label; a shard changed while it was being read.
     """
 
     def __init__(
@@ -69,14 +71,15 @@ class TarShards(IndexedSource):
             "separator": separator,
             "vocabulary": words and str(words),
         }
+        stamps = [stamp(shard) for shard in shards]
         state = {
-            "shards": [[str(shard), *stamp(shard)] for shard in shards],
+            "shards": [[str(shard), *s] for shard, s in zip(shards, stamps)],
             "words": words and stamp(words),
         }
         build = partial(_build, shards, label, tags, separator, words)
         folder, notes = prepared("tar_shards", identity, state, build, index, refresh)
         super().__init__(folder, notes)
-        self._version = folder.name
+        self._version, self._stamps = folder.name, np.array(stamps)
         self._shards, self._names = Strings(folder, "shards"), Strings(folder, "names")
         self._places = Column(folder / "places.npy")
 
@@ -86,18 +89,30 @@ class TarShards(IndexedSource):
     def image(self, index: int) -> tuple[bytes, str]:
         shard, offset, size = self._places.read(3 * index, 3 * index + 3)
         path = self._shards[shard]
-        content = _opened(path, self._version).read(int(offset), int(size))
+        try:
+            file = _opened(path, self._version)
+            content = file.read(int(offset), int(size))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"tar_shards: {path} is gone; bring it back, then go on with resume="
+            ) from None
+        if stamp(file.descriptor) != self._stamps[shard].tolist():  # 1 us; after the reading
+            raise ConfigError(
+                f"tar_shards: {path} changed while it was being read; start a new run on it, or"
+                " bring the old one back and go on with resume="
+            )
         return content, f"{os.path.basename(path)}:{self._names[index]}"
 
 
 @lru_cache(maxsize=64)  # open files per process; what another thread still reads stays open
 def _opened(path: str, version: str) -> File:
-    """`version` changes with the index, so that a shard that was replaced is opened anew."""
+    """`version` changes with the index: a new source opens a shard that was replaced anew."""
     return File(path)
 
 
 def _shards(path: str) -> list[Path]:
     """The files that `path` means, in the order of the pattern, those of a glob sorted."""
+    check_local(path, "tar_shards.path")
     shards = []
     for pattern in expand_braces(os.path.expanduser(path)):
         if glob.has_magic(pattern) and not os.path.exists(pattern):

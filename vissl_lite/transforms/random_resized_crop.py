@@ -112,8 +112,9 @@ class RandomResizedCrop(Transform):
     def on_array(
         self, pixels: np.ndarray, p: Sequence[float], out: np.ndarray | None = None
     ) -> np.ndarray:
-        box, size = [int(edge) for edge in p], (self.size, self.size)
-        if box != p:  # between pixels, of a photograph that was shrunk while it was decoded
+        box, size = [round(edge) for edge in p], (self.size, self.size)
+        # between pixels, of a photograph that was shrunk while it was decoded
+        if box != p and not self.linear:
             kernel, (left, top, right, bottom) = resampling(self.interpolation), p
             crop = Image.fromarray(pixels).resize(size, kernel, (left, top, right, bottom))
             return placed(np.asarray(crop), out)
