@@ -60,6 +60,17 @@ def test_a_checkpoint_with_a_damaged_shard_is_passed_over_for_the_one_before(tmp
     assert keeper.latest().name == "step-00000002"
 
 
+@pytest.mark.parametrize("text", ["", '{"step": 2}', "[]", '{"files": null}', "\0" * 9])
+def test_a_checkpoint_with_a_damaged_list_of_files_is_passed_over_too(tmp_path, text):
+    """A machine that loses power may leave a file empty, or full of zeros."""
+    keeper = Checkpointer(tmp_path)
+    for step in (1, 2):
+        keeper.save(step, TENSORS, STATE, {})
+    (keeper.latest() / "meta.json").write_text(text)
+    assert keeper.latest().name == "step-00000001"
+    assert "step-00000002 is passed over: meta.json cannot be read" in keeper.damaged()[0]
+
+
 def test_in_the_background_it_is_written_as_it_was(tmp_path):
     keeper, done = Checkpointer(tmp_path, background=True), []
     tensors = {"weight": torch.arange(1e6)}

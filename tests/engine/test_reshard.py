@@ -30,6 +30,7 @@ OPTIMIZERS = {
 def words(strategy, optimizer, stop, resume):
     return [
         HEADS,
+        "++train.batch_size=12",  # divides by 4, 3 and 2
         *OPTIMIZERS[optimizer],
         "hooks=[checkpoint]",
         "++train.clip_grad_norm=1.0",
@@ -76,6 +77,7 @@ def uninterrupted(go, tmp_path_factory):
     ("before", "after", "optimizer"),
     [
         ((4, "zero3"), (2, "zero3"), "larc"),
+        ((4, "zero3"), (3, "zero3"), "larc"),
         ((4, "hsdp"), (1, "auto"), "lars"),
         ((2, "zero3"), (4, "reference_ddp"), "adamw"),
         ((2, "reference_ddp"), (2, "zero2"), "adamw"),

@@ -1,7 +1,9 @@
 """Every strategy, checkpointing and precision trains alike: losses, weights, statistics, names."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -79,6 +81,10 @@ WORDS = {
 }
 
 
+SCALE = 16.0  # from 65536 on, these small networks would leave out all of the few steps
+SCALER = partial(torch.amp.GradScaler, init_scale=SCALE)
+
+
 def cell(rank, world, model, strategy, checkpointing, precision, *words):
     """Losses, then weights and statistics of the whole model; "fp64" is everything in float64."""
     torch.set_default_dtype(torch.float64 if precision == "fp64" else torch.float32)
@@ -98,9 +104,10 @@ def cell(rank, world, model, strategy, checkpointing, precision, *words):
     )
     tree.trunk = TRUNKS[model]
     config = check(tree)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch("torch.amp.GradScaler", SCALER):
         trainer = trained(config, Path(folder))
         losses = [r["loss"] for r in records(Path(folder))] if rank == 0 else None
+    assert trainer.parts.scaler.get_scale() in (1.0, SCALE)  # else it has left out steps
     state = {name: whole(t).clone() for name, t in trainer.model.state_dict().items()}
     return losses, state
 
@@ -161,15 +168,15 @@ def test_strategies_and_checkpointing_equal_one_process(model, ranks):
         assert_alike(found, alone, rel=1e-6)
 
 
-@pytest.mark.parametrize("model", ["regnet_y simclr", "vit simclr"])
-def test_half_precision_is_alike_across_strategies(model, ranks):
-    """Checkpointing changes nothing. Shards round norm weights too: losses within 5 %."""
+@pytest.mark.parametrize(("model", "rel"), [("regnet_y simclr", 0.03), ("vit simclr", 0.01)])
+def test_half_precision_is_alike_across_strategies(model, rel, ranks):
+    """Checkpointing changes nothing. Shards round norm weights too: bf16 1.6 % and 0.3 %."""
     found = dict(zip(HALF, ranks(2)(cells, model, HALF)[0]))
     for (strategy, checkpointing, precision), result in found.items():
         print(strategy, checkpointing, precision)
         if strategy != "reference_ddp":
             assert_alike(result, found["zero3", "none", precision], rel=0)
-        assert result[0] == pytest.approx(found["reference_ddp", "none", precision][0], rel=0.05)
+        assert result[0] == pytest.approx(found["reference_ddp", "none", precision][0], rel=rel)
 
 
 SETTINGS = {
@@ -185,7 +192,7 @@ SETTINGS = {
     ),
     "classes are spread over the processes": (
         "regnet_y hashtag",
-        ["ddp", "zero3"],
+        ["ddp", "zero2", "zero3", "hsdp"],
         ["++heads=[{name: linear, shard_classes: true}]"],
     ),
     "a teacher follows": (
@@ -205,6 +212,29 @@ def test_other_settings_equal_one_process_too(case, ranks):
     for strategy, found in zip(strategies, results):
         print(strategy)
         assert_alike(found, alone, rel=1e-6)
+
+
+SHORT = ["++train.max_steps=2"]
+
+
+def compiled_cells(rank, world, model, combinations):
+    """As `cells`, each unit compiled, without generating code."""
+    compiled = nn.Module.compile
+
+    def quickly(self, **kwargs):
+        return compiled(self, backend="aot_eager", **kwargs)
+
+    with patch.object(nn.Module, "compile", quickly):
+        return cells(rank, world, model, combinations, "++compile=true", *SHORT)
+
+
+@pytest.mark.slow
+def test_compiled_shards_equal_eager_ones(ranks):
+    """Dynamo and AOTAutograd over FSDP2 and SyncBN."""
+    combinations = [("zero3", "none", "fp64")]
+    [eager] = ranks(2)(cells, "regnet_y simclr", combinations, *SHORT)[0]
+    [compiled] = ranks(2)(compiled_cells, "regnet_y simclr", combinations)[0]
+    assert_alike(compiled, eager, rel=1e-6)
 
 
 def test_hsdp_on_four_processes(ranks):

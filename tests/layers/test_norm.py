@@ -189,8 +189,8 @@ def _bad_groups(rank, world):
 
 
 def test_group_size_must_divide(ranks):
-    start, end = "sync_bn: 2 processes do not split into groups of ", "; choose a divisor, or all"
-    sentences = [f"{start}{size}{end}" for size in (3, 0, -2)]
+    start = "parallel.sync_bn: 2 processes do not split into groups of"
+    sentences = [f"{start} {size}; choose a divisor, or all" for size in (3, 0, -2)]
     assert ranks(2)(_bad_groups) == [sentences] * 2
 
 

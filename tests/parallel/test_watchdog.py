@@ -1,14 +1,17 @@
 """A run that stands still: who is missing, and where."""
 
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from distributed import FORKSERVER
 from parallel.rank_programs import stand_still
 
-from vissl_lite.parallel.watchdog import EXIT_STUCK, Place, Watchdog, describe
+from vissl_lite.parallel.watchdog import EXIT_STUCK, Place, Watchdog, describe, place_of
 
 REDUCE = Place(12, "all_reduce_sum (collectives.py:48)", waits=True)
 SLEEP = Place(12, "after_step (my_hook.py:17)", waits=False)
@@ -50,6 +53,26 @@ def test_ranks_in_one_place_compute_or_have_a_slow_network(place):
     assert describe([place] * 4, 600) is None
 
 
+@pytest.mark.parametrize(
+    ("inner", "outer", "collective"),
+    [
+        ("distributed/distributed_c10d.py", "distributed/c10d_logger.py", "inner of "),
+        ("_ops.py", "distributed/_functional_collectives.py", "outer of "),
+        ("autograd/graph.py", "_tensor.py", ""),
+    ],
+)
+def test_a_place_names_the_collective(inner, outer, collective):
+    """ours() calls outer() calls inner(), the latter two in files of torch."""
+    folder, here = Path(torch.__file__).parent, {"place_of": place_of, "sys": sys}
+    for text, file in (
+        ("def inner(): return place_of(sys._getframe(), 3)", folder / inner),
+        ("def outer(): return inner()", folder / outer),
+        ("def ours(): return outer()", "hook.py"),
+    ):
+        exec(compile(text, str(file), "exec"), here)
+    assert here["ours"]() == Place(3, f"{collective}ours (hook.py:1)", waits=True)
+
+
 def test_a_run_that_moves_is_left_alone():
     with Watchdog(0.2, dist.HashStore(), 0, 2) as watchdog:
         end = time.monotonic() + 1
@@ -78,7 +101,9 @@ def test_a_rank_that_does_not_come_is_named(tmp_path, how):
     place = "after step 7, in oversleep (rank_programs.py:"
     where = {"sleeps": place, "stopped": "no sign of life"}[how]
     assert missing.startswith(f"  missing: rank 1, {where}")
-    assert waiting.startswith("  waiting: ranks 0, 2, after step 8, in all_reduce_sum (collectives")
+    assert waiting.startswith(
+        "  waiting: ranks 0, 2, after step 8, in all_reduce of all_reduce_sum"
+    )
     assert hint == "  go on with resume=RUN"
     assert said[1] == ""
     assert [ranks[r].exitcode for r in (0, 2)] == [EXIT_STUCK] * 2

@@ -108,6 +108,9 @@ def test_usage(capsys):
         (["world_size=4"], "config: no recipe given"),
         (["config=quickstart", "world_size=many"], "world_size: 'many' is not a number"),
         (["config=quickstart", "gpu=v1000"], "gpu: unknown 'v1000'"),
+        (["config=quickstart", "gpu_memory=0"], "gpu_memory: '0' is no size"),
+        (["config=quickstart", "html=no/where.html"], "html: there is no folder no; make it"),
+        (["config=quickstart", "json="], "json: '' is no file; write json=plan.json"),
         (["config=quickstart", "loss.temprature=1"], "did you mean 'temperature'"),
     ],
 )

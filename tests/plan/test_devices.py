@@ -1,7 +1,7 @@
 import pytest
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.plan.devices import DEVICES, closest, find_device, gib
+from vissl_lite.plan.devices import DEVICES, closest, find_device, gib, row_of
 
 
 def test_memory_can_be_given():
@@ -15,8 +15,9 @@ def test_sizes(text, value):
 
 
 def test_no_size():
-    with pytest.raises(ConfigError, match="gpu_memory: 'much' is no size"):
-        gib("much")
+    for text in ("much", "0", "-3", "nan", "inf", ""):
+        with pytest.raises(ConfigError, match=f"gpu_memory: '{text}' is no size"):
+            gib(text)
 
 
 def test_unknown_device():
@@ -41,6 +42,7 @@ def test_a_file_changes_and_adds_rows(tmp_path):
         ("mine: {memory: 24}", "needs tflops"),
         ("h100-80gb: {network: fast}", "devices.h100-80gb.network: 'fast' is not a number"),
         ("- 1", "is not a mapping"),
+        ("h100-80gb: {network: 50", r"devices: \S*mine.yaml cannot be read: while parsing"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, text, message):
@@ -55,3 +57,17 @@ def test_names_as_cuda_gives_them():
     assert closest("Tesla V100-SXM2-16GB", 16 * 2**30).bf16 is False
     assert closest("NVIDIA A100-SXM4-40GB", 39 * 2**30).memory == 39
     assert closest("a GPU of tomorrow", 99 * 2**30).memory == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("NVIDIA GH200 480GB", "h200"),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA L40S", None),
+        ("Tesla T4", None),
+    ],
+)
+def test_what_the_table_knows(name, row):
+    assert row_of(name) == row

@@ -122,6 +122,23 @@ def test_micro_batches_that_do_not_divide(count):
         make_plan(regnet_swav(f"++train.accumulate={count}"), 1, "a100-80gb", DEVICE, [6])
 
 
+def test_machines_that_do_not_divide_the_gpus_leave_hsdp_out():
+    """12 GPUs in machines of 8, and no shard_size given."""
+    plan = make_plan(regnet_swav(), 12, "a100-80gb", DEVICE, [4], ["ddp", "hsdp"], ["block"])
+    assert [c.strategy for c in plan.cells] == ["ddp"]
+    assert plan.notes == [
+        "hsdp is left out: 12 GPUs do not split into machines of 8; give parallel.shard_size"
+    ]
+    config = regnet_swav("++parallel.shard_size=4")
+    plan = make_plan(config, 12, "a100-80gb", DEVICE, [4], ["hsdp"], ["block"])
+    assert ([c.strategy for c in plan.cells], plan.shard, plan.notes) == (["hsdp"], 4, [])
+
+
+def test_groups_of_batch_norm_must_divide():
+    with pytest.raises(ConfigError, match=r"parallel\.sync_bn: 8 processes .* groups of 64"):
+        make_plan(regnet_swav("++parallel.sync_bn=64"), 8, "a100-80gb", DEVICE, [4])
+
+
 @pytest.mark.parametrize("size", [3, 0, -2])
 def test_shard_size_must_divide(size):
     with pytest.raises(ConfigError, match=f"groups of {size}; choose a divisor"):

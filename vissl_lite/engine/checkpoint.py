@@ -161,7 +161,11 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if all files are there and as long as written."""
     if not (checkpoint / "meta.json").is_file():
         return "meta.json is missing, it was not written to its end"
-    for name, size in json.loads((checkpoint / "meta.json").read_text())["files"].items():
+    try:
+        sizes = dict(json.loads((checkpoint / "meta.json").read_text())["files"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"meta.json cannot be read ({reason(error)})"
+    for name, size in sizes.items():
         file = checkpoint / name
         if not file.is_file():
             return f"{name} is missing"

@@ -44,6 +44,19 @@ def _chosen(config: Config, device: torch.device) -> tuple[Strategy | None, Chec
     return strategy, checkpointing
 
 
+def stand_in(config: Config, device: torch.device) -> str:
+    """What to add to the note of a choice of `auto` on a GPU that the planner does not know."""
+    from vissl_lite.plan.devices import STAND_IN, row_of
+
+    given = config.parallel.strategy, config.memory.activation_checkpointing
+    if device.type != "cuda" or "auto" not in given:
+        return ""
+    name = torch.cuda.get_device_name(device)
+    if row_of(name):
+        return ""
+    return f"; the planner does not know {name!r} and takes it to be as fast as {STAND_IN}"
+
+
 def _planned(config: Config, device: torch.device) -> tuple[Strategy, Checkpointing]:
     """Asks the planner, on rank 0."""
     from vissl_lite.plan.suggest import suggest  # imports much that a small run never needs
@@ -86,10 +99,6 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
             "heads: the scaler of fp16 cannot look at the meshes of shard_classes; take bf16",
         ),
         (classes and offload, "heads: shard_classes and memory.cpu_offload exclude each other"),
-        (
-            train.grad_cache is not None and train.grad_cache < 1,
-            f"train.grad_cache: {train.grad_cache} images per chunk; needs at least 1",
-        ),
         (
             cached and train.accumulate > 1,
             "train.grad_cache: gives the gradient of the whole batch; set train.accumulate=1",

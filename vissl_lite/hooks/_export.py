@@ -6,15 +6,18 @@ import json
 import math
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 import vissl_lite
 from vissl_lite import TRUNKS
+from vissl_lite.engine.checkpoint import together
+from vissl_lite.engine.tensor_files import SaveFailed, reason
 from vissl_lite.io import sync_folder
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.shards import whole
@@ -39,18 +42,36 @@ def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
 
     One tensor at a time is gathered, so that a host needs room for the largest only. All processes
     call it together; rank 0 writes.
+
+    Raises:
+        SaveFailed: on all of them, if it could not be written.
     """
+    blocks = _bytes(tensors)
+
+    def write() -> None:
+        try:
+            if rank() == 0:
+                _write(file, _header(tensors, metadata), blocks)
+        finally:
+            deque(blocks, maxlen=0)  # what rank 0 could not write is gathered with the others
+
+    together(write)
+
+
+def _write(file: Path, header: bytes, blocks: Iterator[memoryview]) -> None:
     tmp = file.with_suffix(".tmp")
-    out = tmp.open("wb") if rank() == 0 else None
-    if out:
-        out.write(_header(tensors, metadata))
-    for block in _bytes(tensors):
-        if out:
-            out.write(block)
-    if out:
-        _close(out)
+    try:
+        with tmp.open("wb") as out:
+            out.write(header)
+            for block in blocks:
+                out.write(block)
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(tmp, file)
         sync_folder(file.parent)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise SaveFailed(f"weights: {file} could not be written; {reason(error)}") from None
 
 
 def card(trainer: Trainer) -> dict[str, str]:
@@ -88,9 +109,3 @@ def _bytes(tensors: dict[str, Tensor]) -> Iterator[memoryview]:
     for t in tensors.values():
         full = whole(t.detach()).cpu().contiguous()
         yield full.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _close(out: BinaryIO) -> None:
-    out.flush()
-    os.fsync(out.fileno())
-    out.close()

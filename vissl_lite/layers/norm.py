@@ -208,12 +208,21 @@ def average_statistics(module: nn.Module) -> None:
     torch._foreach_copy_(statistics, flat.split([len(buffer) for buffer in statistics]))
 
 
-def _subgroup(size: int) -> str:
-    if size < 1 or dist.get_world_size() % size:
+def check_groups(sync_bn: int | str, world: int) -> None:
+    """That `parallel.sync_bn`, where it is a number, divides the processes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if isinstance(sync_bn, int) and (sync_bn < 1 or world % sync_bn):
         raise ConfigError(
-            f"sync_bn: {dist.get_world_size()} processes do not split into groups of {size};"
+            f"parallel.sync_bn: {world} processes do not split into groups of {sync_bn};"
             " choose a divisor, or all"
         )
+
+
+def _subgroup(size: int) -> str:
+    check_groups(size, dist.get_world_size())
     own, _ = dist.new_subgroups(size)
     return own.group_name
 

@@ -25,7 +25,8 @@ class Place:
 
     Attributes:
         step: optimizer steps done; -1 before the first.
-        where: the innermost function of ours or the user's: "all_reduce_sum (collectives.py:48)".
+        where: the innermost function of ours or the user's, before it torch.distributed's, if it
+            is in one: "all_reduce of all_reduce_sum (collectives.py:48)".
         waits: inside a collective, or in a backward pass, which has them inside.
     """
 
@@ -127,14 +128,18 @@ class Watchdog:
 
 
 def place_of(frame: FrameType, step: int) -> Place:
-    """The innermost function that is not torch's, and whether torch waits below it."""
+    """The innermost function that is not torch's, and whether torch waits below it, in what."""
     torch_folder, here, waits = os.path.dirname(str(torch.__file__)), frame, False
+    collective = ""
     while here.f_back is not None and here.f_code.co_filename.startswith(torch_folder):
         file = here.f_code.co_filename
-        waits |= "/distributed/" in file or "/autograd/" in file
+        communicates = "/distributed/" in file
+        waits |= communicates or "/autograd/" in file
+        if communicates and not collective:
+            collective = f"{here.f_code.co_name} of "
         here = here.f_back
     name = f"{os.path.basename(here.f_code.co_filename)}:{here.f_lineno}"
-    return Place(step, f"{here.f_code.co_name} ({name})", waits)
+    return Place(step, f"{collective}{here.f_code.co_name} ({name})", waits)
 
 
 def describe(places: Sequence[Place | None], timeout_s: float) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,8 @@ def main(words: Sequence[str]) -> None:
         print(USAGE)
         return
     own, rest = _divide(words)
+    for key in ("html", "json"):
+        _check_folder(key, own.get(key))
     config = compose(rest)
     plan = plan_of(config, own, " ".join(words))
     print_plan(plan)
@@ -90,6 +93,19 @@ def _divide(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     pairs = [word.partition("=") for word in words]
     own = {key: value for key, _, value in pairs if key in OWN}
     return own, [word for word, pair in zip(words, pairs) if pair[0] not in OWN]
+
+
+def _check_folder(key: str, file: str | None) -> None:
+    """That a file can be made at this path, before anything is computed for it."""
+    if file is None:
+        return
+    folder = Path(file).parent
+    if not folder.is_dir():
+        raise ConfigError(f"{key}: there is no folder {folder}; make it, or choose another")
+    if not file or Path(file).is_dir():
+        raise ConfigError(f"{key}: {file!r} is no file; write {key}=plan.{key}")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{key}: {folder} cannot be written to; choose another folder")
 
 
 def _whole(own: dict[str, str], key: str, default: str) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -82,35 +84,48 @@ def find_device(name: str, file: Path | None = None, memory_gib: float | None = 
         close = did_you_mean(name, table) or ";"
         raise ConfigError(f"gpu: unknown {name!r}{close} there are: {', '.join(table)}")
     device = table[name.lower()]
-    return replace(device, memory=memory_gib) if memory_gib else device
+    return device if memory_gib is None else replace(device, memory=memory_gib)
+
+
+STAND_IN = "a100-80gb"  # for what the table does not know
 
 
 def closest(name: str, memory_bytes: int) -> Device:
-    """The row for a name as CUDA gives it, such as "NVIDIA H100 80GB HBM3", with its own memory."""
-    words = name.lower()
-    same = [d for key, d in DEVICES.items() if key.partition("-")[0] in words]
-    device = same[-1] if same else DEVICES["a100-80gb"]
-    return replace(device, memory=memory_bytes / GIB)
+    """The row for a name as CUDA gives it, or that of STAND_IN; with its own memory."""
+    return replace(DEVICES[row_of(name) or STAND_IN], memory=memory_bytes / GIB)
+
+
+def row_of(name: str) -> str | None:
+    """The key of the row for a name as CUDA gives it, such as "NVIDIA H100 80GB HBM3"."""
+    same = [k for k in DEVICES if re.search(rf"{k.partition('-')[0]}(?!\d)", name.lower())]
+    return same[-1] if same else None
 
 
 def gib(text: str) -> float:
     """80 from "80", "80GiB" or "80gib"; 74.5 from "80GB".
 
     Raises:
-        ConfigError: something else.
+        ConfigError: something else, or nothing at all.
     """
     low = text.lower()
     number = low.removesuffix("gib").removesuffix("gb").strip()
     try:
-        return float(number) * (1e9 / GIB if low.endswith("gb") else 1)
+        size = float(number) * (1e9 / GIB if low.endswith("gb") else 1)
     except ValueError:
-        raise ConfigError(f"gpu_memory: {text!r} is no size; write 80GiB or 80GB") from None
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise ConfigError(f"gpu_memory: {text!r} is no size; write 80GiB or 80GB")
+    return size
 
 
 def _read(file: Path) -> dict[str, Device]:
     if not file.is_file():
         raise ConfigError(f"devices: no file {file}")
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        with file.open(encoding="utf-8") as text:  # its name is in the parser's sentences
+            found = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"devices: {file} cannot be read: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
         raise ConfigError(f"devices: {file} is not a mapping of names to {{memory: ..., ...}}")
     return {str(name).lower(): _device(str(name).lower(), row) for name, row in found.items()}

@@ -8,6 +8,7 @@ from typing import get_args
 
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
+from vissl_lite.layers.norm import check_groups
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel.mesh import Strategy, checked_shard_size
 from vissl_lite.plan.compute import Time, step_time
@@ -115,13 +116,16 @@ def make_plan(
         fresh: do not use what was found before.
 
     Raises:
-        ConfigError: a config that does not build, or a batch that does not divide.
+        ConfigError: a config that does not build, or a batch, `shard_size` or `sync_bn` that does
+            not divide.
     """
     batches = sorted(set(batches)) or [_share(config, world)]
     _check_batches(batches, config.train.accumulate)
     precision = _precision(config, device)
+    shard = _shard(config, world, device)
+    if world > 1:
+        check_groups(config.parallel.sync_bn, world)
     subject = Subject(config, precision, world, fresh)
-    shard = checked_shard_size(config.parallel.shard_size, min(world, device.gpus), world)
     ratios = {sharded: optimizer_ratios(config, sharded) for sharded in (False, True)}
     strategies, cells = _possible(strategies, world, shard), []
     for mode in checkpointing:
@@ -145,7 +149,7 @@ def make_plan(
         subject.layout.parameters(),
         subject.flops(),
         cells,
-        _notes(config),
+        _notes(config, world, device),
     )
 
 
@@ -241,6 +245,18 @@ def _share(config: Config, world: int) -> int:
     return batch // world
 
 
+def _shard(config: Config, world: int, device: Device) -> int:
+    """Processes of a group of hsdp: as given, a machine's, or all where machines are uneven."""
+    given = config.parallel.shard_size
+    if given is None and _is_uneven(world, device):
+        return world
+    return checked_shard_size(given, min(world, device.gpus), world)
+
+
+def _is_uneven(world: int, device: Device) -> bool:
+    return world % min(world, device.gpus) > 0
+
+
 def _check_batches(batches: Sequence[int], accumulate: int) -> None:
     for batch in batches:
         if min(batch, accumulate) < 1 or batch % accumulate:
@@ -250,8 +266,13 @@ def _check_batches(batches: Sequence[int], accumulate: int) -> None:
             )
 
 
-def _notes(config: Config) -> list[str]:
+def _notes(config: Config, world: int, device: Device) -> list[str]:
     notes = []
+    if config.parallel.shard_size is None and _is_uneven(world, device):
+        notes.append(
+            f"hsdp is left out: {world} GPUs do not split into machines of {device.gpus}; give"
+            " parallel.shard_size"
+        )
     if config.compile:
         notes.append("compile=true is not modelled: memory and time are those of eager execution")
     if config.train.grad_cache:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vissl_lite.config import Config, check
+from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel.mesh import Strategy
 from vissl_lite.plan.devices import closest
@@ -41,6 +42,9 @@ def suggest(
     Args:
         world_size: processes of the run, one per device.
         device_name: as `torch.cuda.get_device_name` gives it, or "cpu".
+
+    Raises:
+        ConfigError: what the config asks for cannot be planned.
     """
     given = config.parallel.strategy, config.memory.activation_checkpointing
     if (
@@ -51,25 +55,36 @@ def suggest(
         simple = ("reference_ddp", "none")
         return cast(Any, tuple(s if g == "auto" else g for g, s in zip(given, simple)))
     if dist.is_initialized():  # a process group of pretended ranks needs a process of its own
-        return _elsewhere(config, world_size, device_memory_bytes, device_name)
-    return _search(config, world_size, device_memory_bytes, device_name)
+        return _elsewhere(config, world_size, device_memory_bytes, device_name, _machine())
+    return _search(config, world_size, device_memory_bytes, device_name, _machine())
+
+
+def _machine() -> int | None:
+    """Processes of this machine, as the launcher says."""
+    said = os.environ.get("LOCAL_WORLD_SIZE")
+    return int(said) if said else None
 
 
 def _search(
-    config: Config, world_size: int, device_memory_bytes: int, device_name: str
+    config: Config,
+    world_size: int,
+    device_memory_bytes: int,
+    device_name: str,
+    machine: int | None,
 ) -> tuple[Strategy, Checkpointing]:
     strategy, mode = config.parallel.strategy, config.memory.activation_checkpointing
+    device = closest(device_name, device_memory_bytes)
     plan = make_plan(
         config,
         world_size,
         device_name,
-        closest(device_name, device_memory_bytes),
+        replace(device, gpus=machine or device.gpus),
         strategies=STRATEGIES if strategy == "auto" else [strategy],
         checkpointing=CHECKPOINTING if mode == "auto" else [mode],
     )
     cell = plan.best or plan.leanest
-    found = "reference_ddp" if cell.strategy == "single" else cell.strategy
-    return cast(Any, (found, cell.checkpointing))
+    simplest = "reference_ddp" if cell.strategy == "single" else cell.strategy
+    return cast(Any, (simplest if strategy == "auto" else strategy, cell.checkpointing))
 
 
 def _is_small(config: Config, world_size: int, memory: int) -> bool:
@@ -105,7 +120,11 @@ class _Made(TorchDispatchMode):
 
 
 def _elsewhere(config: Config, *rest: Any) -> tuple[Strategy, Checkpointing]:
-    """The same by another process, whose answer is the last line that it prints."""
+    """The same by another process, whose answer is the last line that it prints.
+
+    Raises:
+        ConfigError: that process raised it.
+    """
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER}
     done = subprocess.run(
         [sys.executable, "-m", "vissl_lite.plan.suggest"],
@@ -115,10 +134,19 @@ def _elsewhere(config: Config, *rest: Any) -> tuple[Strategy, Checkpointing]:
         text=True,
         check=True,
     )
-    return cast(Any, tuple(json.loads(done.stdout.splitlines()[-1])))
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "problems" in answer:
+        raise ConfigError(*answer["problems"])
+    return cast(Any, tuple(answer["found"]))
+
+
+def _answer(sent: dict[str, Any], *rest: Any) -> dict[str, Any]:
+    try:
+        return {"found": _search(check(sent), *rest)}
+    except ConfigError as error:
+        return {"problems": error.problems}
 
 
 if __name__ == "__main__":
     load_entries()
-    sent, *others = json.load(sys.stdin)
-    print(json.dumps(_search(check(sent), *others)))
+    print(json.dumps(_answer(*json.load(sys.stdin))))
