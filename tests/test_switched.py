@@ -56,6 +56,12 @@ def test_the_same_part_keeps_what_the_recipe_says(words, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_the_user_takes_out_is_out(capsys):
+    trunk = compose([SIMCLR, "trunk=vit", "~trunk.depth", "~trunk.stem", "trunk.size=tiny"]).trunk
+    assert (trunk["name"], trunk["size"]) == ("vit", "tiny")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_file_of_a_group_is_taken_whole(capsys):
     trunk = compose(["config=pretrain/swav/resnet50_in1k_100ep", "trunk=resnet18_small"]).trunk
     assert (trunk["depth"], trunk["width_multiplier"]) == (18, 0.25)

@@ -39,7 +39,7 @@ def switched(tree: dict[str, Any], words: Sequence[str], compose: Compose) -> tu
         if old in (None, new):
             continue
         own, merged = _alone(path, word, compose), _at(tree, path)
-        for key in (_key(each) for each in words if _key(each).startswith(f"{path}.")):
+        for key in (k for k in map(_key, words) if k.startswith(f"{path}.")):  # but for ~key
             _put(own, key.removeprefix(f"{path}."), _at(tree, key))
         _put(tree, path, own)
         left = [f"{path}.{k}={v}" for k, v in merged.items() if k not in own or own[k] != v]
@@ -68,7 +68,7 @@ def _alone(path: str, word: str, compose: Compose) -> dict[str, Any]:
 
 
 def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
+    return word.partition("=")[0].lstrip("+")
 
 
 def _value(word: str) -> Any:
