@@ -1,10 +1,11 @@
 """Colours on the device: ms per image, eager, compiled and by kornia, beside the step they feed.
 
     python benchmarks/data_gpu.py [--device cuda] [--images 64] [--rounds 9] [--no-step]
+    python benchmarks/data_gpu.py --toy         on a CPU, with a tiny trunk: does it run
 
 SwAV 2x224 + 6x96 and SimCLR 2x224: uint8 crops on the device to uint8 crops (kornia: to floats).
-The step is ResNet-50 with the loss of the recipe on crops that are there already. All in turn in
-each round; medians.
+The crops are white noise, the worst case. The step is ResNet-50 with the loss of the recipe on
+crops that are there already. All in turn in each round; medians.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import _data_cells  # noqa: F401  (four_convs)
 import _data_peers as peers
 import torch
 from data_views import augmentation
@@ -33,7 +35,7 @@ RECIPES = {
 
 
 def crops(views: Views, images: int, device: torch.device) -> Batch:
-    """Smooth noise in every crop, and the parameters that a worker would send."""
+    """White noise in every crop, and the parameters that a worker would send."""
     fast = FastViews(views, on_device=True)
     work = fast.draw(0, 0, torch.arange(images).numpy())
     sides = zip(views.counts, views.sizes)
@@ -57,9 +59,10 @@ def kornia(groups: list[peers.Group], batch: Batch) -> Callable:
     return run
 
 
-def step(recipe: str, batch: Batch, device: torch.device) -> Callable:
+def step(recipe: str, batch: Batch, device: torch.device, toy: bool) -> Callable:
     """Forward, loss, backward, optimizer."""
     words = [f"config={recipe}", f"train.batch_size={len(batch)}", "dataset=synthetic"]
+    words += ["trunk=four_convs"] if toy else []
     parts = Parts(compose([*words, f"device={device.type}"]), device)
     finished = Batch(batch.views, batch.index_B)
 
@@ -99,12 +102,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--no-step", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="SimCLR, 4 images, one round")
     options = parser.parse_args()
+    if options.toy:
+        options.device, options.images, options.rounds = "cpu", 4, 1
     load_entries()
+    name_of_step = "step of 4 convs" if options.toy else "ResNet-50 step"
     device = torch.device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, {options.images} images, torch {torch.__version__}, {peers.versions()}")
-    for workload, recipe in RECIPES.items():
+    for workload in ["simclr"] if options.toy else RECIPES:
         groups = augmentation(workload)
         views = Views.build(groups)
         batch = crops(views, options.images, device)
@@ -112,11 +119,11 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             calls["kornia"] = kornia(groups, batch)
         if not options.no_step:
-            calls["ResNet-50 step"] = step(recipe, batch, device)
+            calls[name_of_step] = step(RECIPES[workload], batch, device, options.toy)
         seconds = measure(calls, options.rounds, device)
         print(f"\n{workload}")
         for kind, s in seconds.items():
-            share = s / seconds.get("ResNet-50 step", s)
+            share = s / seconds.get(name_of_step, s)
             of_step = "" if options.no_step else f"{share:8.1%} of the step"
             print(f"{kind:16}{1e3 * s / options.images:9.3f} ms/image{of_step}")
 

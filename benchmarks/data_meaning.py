@@ -2,6 +2,7 @@
 
     python benchmarks/data_meaning.py [--images 10000] [--photographs 500] [--only moments,knn]
         [--seeds 3] [--epochs 3] [--per-class 2000] [--width 0.25] [--batch 128] [--at-once 2]
+        [--arms reference,memory,worker]
 
 moments  Views of CIFAR-10 (simclr_cifar), of photographs (swav) and of photographs cut to squares
          of 256 px, held in memory (swav), by the reference and by every way of the fast back end:
@@ -14,7 +15,9 @@ moments  Views of CIFAR-10 (simclr_cifar), of photographs (swav) and of photogra
          ends is left, so that z tells even tiny differences from noise. All columns of a table are
          compared with the same views, whose noise they share. The histogram: half the sum of
          absolute differences of its bins, and the root mean square of their z.
-knn      SimCLR on CIFAR-10 by either back end, so many seeds each; kNN accuracy (k 200, T 0.1).
+knn      SimCLR on CIFAR-10 by each arm, so many seeds each; kNN accuracy (k 200, T 0.1). Arms:
+         reference; memory, the fast back end with images in memory; worker, the fast back end with
+         colours by OpenCV where images are decoded. All are compared with the first.
          Not the recipe pretrain/simclr/resnet18_cifar10_200ep but a small relative of it, for a
          CPU: ResNet-18 of a part of its width, few images, epochs and images per step, fp32.
          One thread per run, --at-once runs beside each other.
@@ -58,9 +61,10 @@ from vissl_lite.overrides import compose
 BINS = 16
 ROWS = ["mean R", "mean G", "mean B", "std R", "std G", "std B", "|dx|"]
 RECIPE = "config=pretrain/simclr/resnet18_cifar10_200ep"
-BACK_ENDS = {
+ARMS = {
     "reference": ["data.backend=reference"],
-    "fast": ["data.backend=fast", "data.in_memory=true"],
+    "memory": ["data.backend=fast", "data.in_memory=true"],
+    "worker": ["data.backend=fast", "data.in_memory=false", "data.augment_on=worker"],
 }
 AT_ONCE = 50  # images; divides the number of photographs
 SIDE = 256  # of squares
@@ -237,7 +241,8 @@ def knn(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as kept, ThreadPoolExecutor(options.at_once) as pool:
         folder = Path(kept)
         unpack_cifar(folder / "images", train=options.per_class, test=1000)
-        cells = [(seed, back_end) for seed in range(options.seeds) for back_end in BACK_ENDS]
+        arms = options.arms.split(",")
+        cells = [(seed, arm) for seed in range(options.seeds) for arm in arms]
         start = time.perf_counter()
         done = list(pool.map(partial(trained, options, folder), cells))
         minutes = (time.perf_counter() - start) / 60
@@ -247,40 +252,42 @@ def knn(options: argparse.Namespace) -> None:
         f" {options.batch} images per step, fp32; kNN of 10,000 test images;"
         f" untrained {done[0][0]:.2%}; {minutes:.0f} minutes"
     )
-    print("seed   reference       fast   difference   (seconds of training and evaluation)")
-    found = {back_end: [] for back_end in BACK_ENDS}
-    for (_, back_end), result in zip(cells, done):
-        found[back_end].append(100 * result[1])
-    for seed, pair in enumerate(zip(*found.values())):
-        seconds = [f"{done[i][2]:.0f}" for i, cell in enumerate(cells) if cell[0] == seed]
-        print(
-            f"{seed:4} {pair[0]:9.2f} % {pair[1]:8.2f} % {pair[1] - pair[0]:+10.2f}     {seconds}"
-        )
-    summary(found)
+    print(
+        "seed" + "".join(f"{arm:>12}" for arm in arms) + "   (seconds of training and evaluation)"
+    )
+    found = {arm: [] for arm in arms}
+    for (_, arm), result in zip(cells, done):
+        found[arm].append(100 * result[1])
+    for seed, row_A in enumerate(zip(*found.values())):
+        seconds = ", ".join(f"{r[2]:.0f}" for cell, r in zip(cells, done) if cell[0] == seed)
+        print(f"{seed:4}" + "".join(f"{value:10.2f} %" for value in row_A) + f"   ({seconds})")
+    if options.seeds > 1:
+        summary(found)
 
 
 def summary(found: dict[str, list[float]]) -> None:
-    """Means, spreads, and the difference with its standard error."""
-    for back_end, values in found.items():
-        print(f"{back_end:10} {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %")
-    reference, fast = found.values()
-    error = sum(statistics.variance(values) / len(values) for values in (reference, fast)) ** 0.5
-    apart = statistics.mean(fast) - statistics.mean(reference)
-    pairs = [b - a for a, b in zip(reference, fast)]
-    paired = statistics.stdev(pairs) / len(pairs) ** 0.5
-    print(
-        f"fast - reference: {apart:+.2f} points, standard error {error:.2f} from the spread of the"
-        f" seeds, {paired:.2f} seed by seed; t = {apart / error:+.1f}"
-    )
+    """Means, spreads, and the difference of each arm to the first with its standard error."""
+    for arm, values in found.items():
+        print(f"{arm:10} {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %")
+    (first, base), *others = found.items()
+    for arm, values in others:
+        error = sum(statistics.variance(v) / len(v) for v in (base, values)) ** 0.5
+        apart = statistics.mean(values) - statistics.mean(base)
+        pairs = [b - a for a, b in zip(base, values)]
+        paired = statistics.stdev(pairs) / len(pairs) ** 0.5
+        print(
+            f"{arm} - {first}: {apart:+.2f} points, standard error {error:.2f} from the spread of"
+            f" the seeds, {paired:.2f} seed by seed; t = {apart / error:+.1f}"
+        )
 
 
 def trained(
     options: argparse.Namespace, folder: Path, cell: tuple[int, str]
 ) -> tuple[float, float, float]:
     """kNN accuracy before and after a run, and its seconds."""
-    seed, back_end = cell
-    run_dir, start = folder / f"{back_end}_{seed}", time.perf_counter()
-    words = [RECIPE, f"run_dir={run_dir}", f"seed={seed}", *BACK_ENDS[back_end]]
+    seed, arm = cell
+    run_dir, start = folder / f"{arm}_{seed}", time.perf_counter()
+    words = [RECIPE, f"run_dir={run_dir}", f"seed={seed}", *ARMS[arm]]
     words += ["hooks=[evaluate]", "loggers=[jsonl]", "precision=fp32", "device=cpu"]
     words += ["memory.memory_format=channels_last", "data.workers=0"]
     words += [f"trunk.width_multiplier={options.width}", f"train.batch_size={options.batch}"]
@@ -307,6 +314,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=0.25, help="of the ResNet-18")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--at-once", type=int, default=2, help="runs")
+    parser.add_argument("--arms", default=",".join(ARMS))
     options = parser.parse_args()
     print(about())
     if "moments" in options.only:

@@ -1,6 +1,6 @@
 """Views per second and core: ours against torchvision, albumentations, kornia and the bound.
 
-    python benchmarks/data_views.py [--rounds 7] [--images 48] [--only swav,simclr] [--compile]
+    python benchmarks/data_views.py [--rounds 7] [--images 250] [--only swav,simclr] [--compile]
 
 From encoded photographs (CIFAR: from the array of pixels) to a batch. CPU time of one thread; all
 pipelines in turn in each round, in another order each time; the ratio is the median of the rounds'
@@ -184,7 +184,7 @@ def main() -> None:
     raw = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=250, help="photographs")
     parser.add_argument("--only", default="swav,simclr,cifar")
     parser.add_argument("--compile", action="store_true", help="CIFAR: with torch.compile")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """`vissl-lite bench data config=RECIPE [key=value ...]`: what an image costs before training.
 
-Prints a table; docs/data.md explains it.
+Prints a table; docs/profile.md explains it. Shape suffix: K images that can be read.
 """
 
 from __future__ import annotations
@@ -10,41 +10,35 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from vissl_lite.config import Config
 from vissl_lite.data.choose import make_dataset
 from vissl_lite.data.dataset import ViewDataset
-from vissl_lite.data.decode import decode
+from vissl_lite.data.decode import BrokenImage, decode
 from vissl_lite.data.fast import FastViews
+from vissl_lite.data.loader import choose_workers
 from vissl_lite.data.picture import Picture, open_picture
 from vissl_lite.data.resident import MemoryDataset
 from vissl_lite.data.resize import crop_resize
-from vissl_lite.data.sampler import Request
+from vissl_lite.data.sampler import Order, Request
 from vissl_lite.data.transform import Transform
 from vissl_lite.data.views import Draws, ViewGroup, Views
 from vissl_lite.engine.build import build_source, build_views
 from vissl_lite.engine.order import build_order
+from vissl_lite.errors import ConfigError
 from vissl_lite.overrides import compose
 from vissl_lite.parallel.process import choose_device
+from vissl_lite.profile.data_report import print_report
 from vissl_lite.profile.settings import json_file, split_words, whole_number
 
-STAGES = {
-    "source": "read the bytes",
-    "decode": "",
-    "crop": "what fixes the size",
-    "colour": "flips, colours, blur",
-    "collate": "one batch of all",
-    "device": "copy, what was left",
-}
-Cost = dict[str, float]  # stage -> CPU seconds per image
+ON_DEVICE = ("transfer", "device")  # stages that a GPU takes off the core
+Cost = dict[str, float]  # stage -> seconds per image
 
 
 @dataclass(frozen=True)
@@ -78,55 +72,93 @@ def main(words: Sequence[str]) -> int:
 
 
 def bench_data(config: Config, settings: DataSettings) -> dict[str, Any]:
-    """CPU seconds per image, stage by stage, of both back ends and of the bound; one thread.
+    """Seconds per image, stage by stage, of both back ends and of the bound; one thread.
 
     A stage is the difference between two measurements, with and without it; one that costs next to
-    nothing may come out below zero, and is shown as zero. The bound is what no
-    pipeline with the same crops can go below: one read, one decode, one antialiased resize per
-    crop. All are measured in turn, round by round, so that what else the machine does hits all
-    alike; the medians of the rounds are kept.
+    nothing may come out below zero. The bound is what no pipeline with the same crops can go below:
+    one read, one decode, one antialiased resize per crop. All are measured in turn, round by round,
+    so that what else the machine does hits all alike; the medians of the rounds are kept. Transfer
+    and device are measured by themselves: on a GPU by the clock, all else in CPU time.
+
+    Raises:
+        ConfigError: none of the images can be read.
     """
     torch.set_num_threads(1)
     device = choose_device(config.device)
     source, views = build_source(config), build_views(config)
     order, _ = build_order(config, source)
-    request = Request(0, 0, np.arange(min(settings.images, len(order))))
-    dataset, way = make_dataset(config.data, source, views, order, config.seed, device, workers=1)
-    plain = ViewDataset(source, views, order, config.seed)
-    indices = order.indices(0, request.positions).tolist()
+    positions_K, broken = readable(source, order, settings.images)
+    request = Request(0, 0, positions_K)
+    indices = order.indices(0, positions_K).tolist()
+    steps = max(1, _images_of_the_run(config, len(order)) // len(indices))
+    workers = choose_workers(config.data.workers, device)
+
+    def dataset(**changes: Any) -> tuple[Any, Any]:
+        data = replace(config.data, **changes)
+        seen = (source, views, order, config.seed, device, workers, len(indices), steps)
+        return make_dataset(data, *seen)
+
+    chosen, way = dataset()
+    plain, linear = ViewDataset(source, views, order, config.seed), config.data.resize == "linear"
     kinds: dict[str, dict[str, Callable[[], Any]]] = {
         "bound": {"decode": bound(plain, request)},
         "reference": _steps(plain, indices, request, device),
     }
-    chosen = config.data.augment_on if config.data.backend == "fast" else "auto"
-    for place in ("worker", "device") if chosen == "auto" else (chosen,):
-        fast = ViewDataset(source, FastViews(views, place == "device"), order, config.seed)
-        kinds[f"fast, {place}"] = _steps(fast, indices, request, device)
-    if isinstance(dataset, MemoryDataset):
-        kinds["memory"] = {"device": lambda: _done(dataset[request], device)}
+    augment_on = config.data.augment_on if config.data.backend == "fast" else "auto"
+    for place in ("worker", "device") if augment_on == "auto" else (augment_on,):
+        fast, _ = dataset(backend="fast", in_memory=False, augment_on=place)
+        kinds[f"fast, {place}"] = _steps(fast, indices, request, device, linear)
+    if isinstance(chosen, MemoryDataset):
+        kinds["memory"] = {"device": lambda: chosen[request]}
     return {
         "recipe": config.recipe,
         "source": repr(source),
         "views": " + ".join(f"{g.count} x {g.size} px" for g in views.groups),
         "device": str(device),
         "way": str(way),
-        "images": len(request.positions),
+        "images": len(indices),
+        "broken": broken,
         "rounds": settings.rounds,
-        "cost": _measure(kinds, len(request.positions), settings.rounds),
+        "cost": _measure(kinds, len(indices), settings.rounds, device),
     }
 
 
-def _measure(kinds: dict[str, dict[str, Callable]], images: int, rounds: int) -> dict[str, Cost]:
+def readable(source: Any, order: Order, images: int) -> tuple[np.ndarray, list[str]]:
+    """Of the first positions of epoch 0: [K] those whose images can be read; why others cannot."""
+    positions, found, broken = np.arange(min(images, len(order))), [], []
+    for position, index in zip(positions.tolist(), order.indices(0, positions).tolist()):
+        try:
+            sample = source[index]
+            decode(sample.image, sample.name)
+            found.append(position)
+        except BrokenImage as error:
+            broken.append(str(error))
+    if not found:
+        raise ConfigError(
+            f"data.source: none of {len(positions)} images can be read, the first: {broken[0]};"
+            " check that the source points at images"
+        )
+    return np.array(found), broken
+
+
+def _images_of_the_run(config: Config, epoch: int) -> int:
+    """It decides whether compiling pays."""
+    train = config.train
+    images = round(train.epochs * epoch)
+    return min(images, train.max_steps * train.batch_size) if train.max_steps else images
+
+
+def _measure(
+    kinds: dict[str, dict[str, Callable]], images: int, rounds: int, device: torch.device
+) -> dict[str, Cost]:
     """Stage by stage: the median over rounds of the difference to the stage before."""
     found: dict[str, list[Cost]] = {kind: [] for kind in kinds}
     for round_ in range(rounds + 1):
         for kind, steps in kinds.items():
             cost, before = {}, 0.0
             for stage, call in steps.items():
-                start = time.process_time()
-                call()
-                spent = (time.process_time() - start) / images
-                cost[stage] = spent if stage == "device" else spent - before
+                spent = _seconds(call, device if stage in ON_DEVICE else None) / images
+                cost[stage] = spent if stage in ON_DEVICE else spent - before
                 before = spent
             if round_:  # the first one imports, compiles, warms up
                 found[kind].append(cost)
@@ -136,14 +168,31 @@ def _measure(kinds: dict[str, dict[str, Callable]], images: int, rounds: int) ->
     }
 
 
+def _seconds(call: Callable[[], Any], device: torch.device | None) -> float:
+    """Of what runs on a GPU, until it is done; of all else, CPU time."""
+    if device is None or device.type != "cuda":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
 def _steps(
-    dataset: ViewDataset, indices: list[int], request: Request, device: torch.device
+    dataset: ViewDataset,
+    indices: list[int],
+    request: Request,
+    device: torch.device,
+    linear: bool = False,
 ) -> dict[str, Callable[[], Any]]:
-    """Longer and longer parts of the way of the same images."""
+    """Longer and longer parts of the way of the same images; then those of the device alone."""
     fast = isinstance(dataset.views, FastViews)
     views = dataset.views.views if isinstance(dataset.views, FastViews) else dataset.views
     cropping = Views([_crops_only(group) for group in views.groups])
-    only_crops = FastViews(cropping, False) if fast else cropping
+    only_crops = FastViews(cropping, False, linear) if fast else cropping
     crops = ViewDataset(dataset.source, only_crops, dataset.order, dataset.seed)
     outs = [np.empty(shape, np.uint8) for shape in dataset.shapes(len(indices))]
     batch = dataset[request]
@@ -154,8 +203,12 @@ def _steps(
         "colour": lambda: _written(dataset, indices, request, outs),
         "collate": lambda: dataset[request],
     }
-    if batch.unfinished or device.type != "cpu":
-        steps["device"] = lambda: _done(dataset.finish(batch.to(device)), device)
+    if device.type == "cuda":
+        pinned = batch.pin_memory()
+        steps["transfer"] = lambda: pinned.to(device)
+    if any(batch.unfinished):
+        moved = batch.to(device)
+        steps["device"] = lambda: dataset.finish(moved)
     return steps
 
 
@@ -183,11 +236,6 @@ def _bytes(image: Any) -> Any:
 
 def _decoded(image: Any, fast: bool) -> Any:
     return open_picture(image).pixels() if fast else decode(image)
-
-
-def _done(batch: Any, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def bound(dataset: ViewDataset, request: Request) -> Callable[[], None]:
@@ -219,31 +267,3 @@ def _boxes(picture: Picture, views: Views, draws: Draws, b: int) -> list[tuple[i
         else:
             found += [(g, whole)] * group.count
     return found
-
-
-def print_report(result: dict[str, Any], console: Console | None = None) -> None:
-    """Prints what `bench_data` returned, 100 columns wide."""
-    console = console or Console(highlight=False, width=100)
-    console.print(
-        f"{result['source']}, {result['views']}\n"
-        f"{result['images']} images, medians of {result['rounds']} rounds, CPU time of one thread;"
-        f" device {result['device']}\n"
-        "bound: one decode and one antialiased resize per crop\n"
-        f"chosen: {result['way']}\n"
-    )
-    cost = result["cost"]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("ms per image")
-    for kind in cost:
-        table.add_column(kind, justify="right")
-    for stage, meaning in STAGES.items():
-        cells = [f"{1e3 * max(0, c[stage]):,.2f}" if stage in c else "" for c in cost.values()]
-        if any(cells):
-            table.add_row(stage, *cells, meaning)
-    total = {kind: sum(c.values()) for kind, c in cost.items()}
-    table.add_row("all", *[f"{1e3 * t:,.2f}" for t in total.values()])
-    table.add_row("images/s per core", *[f"{1 / t:,.0f}" for t in total.values()])
-    ratios = [f"{total['reference'] / t:.1f}x" for t in total.values()]
-    table.add_row("of the reference", *ratios)
-    table.add_row("of the bound", *[f"{total['bound'] / t:.0%}" for t in total.values()])
-    console.print(table)
