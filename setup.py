@@ -68,7 +68,6 @@ setup(
         # hydra-optuna-sweeper 1.3.0 brings optuna 2, whose storage needs these old versions
         "sweep": [
             "hydra-joblib-launcher==1.2.0",
-            "hydra-submitit-launcher==1.2.0",
             "hydra-optuna-sweeper==1.3.0",
             "sqlalchemy<2",
             "alembic<1.14",

@@ -71,11 +71,11 @@ def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["train.accumulate=0"], "train.accumulate: 128 images per process do not divide into 0"),
-        (["train.grad_cache=0"], "train.grad_cache: 0 images per chunk; needs at least 1"),
+        (["train.accumulate=0"], "train.accumulate: 0; needs 1 or more"),
+        (["train.grad_cache=0"], "train.grad_cache: 0; needs 1 or more"),
         (
             ["parallel.strategy=hsdp", "parallel.shard_size=0"],
-            "parallel.shard_size: 1 processes do not split into groups of 0",
+            "parallel.shard_size: 0; needs 1 or more",
         ),
     ],
 )

@@ -100,6 +100,25 @@ def test_foreign_classes_register_as_they_are(parts):
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_a_value_error_of_a_foreign_class_gets_its_place(parts):
+    parts.register("adagrad")(torch.optim.Adagrad)
+    with pytest.raises(ConfigError) as caught:
+        parts.build({"name": "adagrad", "params": [torch.zeros(1)], "lr": -1.0}, "optimizer")
+    assert caught.value.problems == ["optimizer: Invalid learning rate: -1.0"]
+
+
+def test_other_errors_of_an_entry_stay_what_they_are(parts):
+    """A UnicodeDecodeError is a ValueError too, and about no setting."""
+
+    @parts.register("reads")
+    def reads():
+        """Reads."""
+        return b"\xff".decode()
+
+    with pytest.raises(UnicodeDecodeError):
+        parts.build("reads")
+
+
 def test_config_error_survives_a_process_border():
     error = pickle.loads(pickle.dumps(ConfigError("a", "b")))
     assert error.problems == ["a", "b"]

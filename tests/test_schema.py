@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from vissl_lite.schema import conform, defaults_of, parameters_of
+from vissl_lite.schema import above, at_least, between, conform, defaults_of, parameters_of
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,50 @@ def test_defaults_of_a_nested_dataclass():
         "inner: unknown key 'nmaes' for 'inner'; did you mean 'names'? accepted: size, names=['a']"
     ]
     assert conform({"size": 3}, Inner, "inner")[0] == Inner(3)
+
+
+@dataclass
+class Ranges:
+    steps: Annotated[int | None, at_least(1)] = None
+    workers: Annotated[int | Literal["auto"], at_least(0)] = "auto"
+    share: Annotated[float, between(0, 1)] = 0.5
+    part: Annotated[float, above(0, at_most=1)] = 1.0
+    std: Annotated[tuple[float, float], above(0)] = (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [
+        ({"steps": 1, "workers": 0, "share": 1, "part": 1, "std": [1e-9, 2]}, []),
+        ({"steps": None, "workers": "auto", "share": 0}, []),
+        (
+            {"steps": 0, "workers": -8, "share": 1.5},
+            [
+                "x.steps: 0; needs 1 or more",
+                "x.workers: -8; needs 0 or more",
+                "x.share: 1.5; needs 0 to 1",
+            ],
+        ),
+        (
+            {"part": 0, "std": [0, -1]},
+            [
+                "x.part: 0; needs more than 0, at most 1",
+                "x.std[0]: 0; needs more than 0",
+                "x.std[1]: -1; needs more than 0",
+            ],
+        ),
+        ({"share": "nan"}, ["x.share: nan; needs 0 to 1"]),
+        (
+            {"steps": "x", "share": "x"},
+            [
+                "x.steps: 'x' is not a whole number or null",
+                "x.share: 'x' is not a number",
+            ],
+        ),
+    ],
+)
+def test_ranges_hold_for_numbers_and_for_all_in_a_list(given, problems):
+    assert conform(given, Ranges, "x")[1] == problems
 
 
 def test_a_section_that_a_config_lacks_gets_its_defaults():

@@ -1,6 +1,7 @@
 """The tree of settings: what a recipe may say, with types, defaults and one line on each.
 
 Parts (`trunk`, `loss`, ...) are configs of registry entries and are checked by their registries.
+Ranges (`at_least(1)`) are told with all other mistakes at once.
 """
 
 from collections.abc import Mapping
@@ -20,18 +21,29 @@ from vissl_lite import (
     TRUNKS,
 )
 from vissl_lite.errors import ConfigError
-from vissl_lite.schema import conform_mapping, defaults_of, parameters_of, plain
+from vissl_lite.schema import (
+    above,
+    at_least,
+    between,
+    conform_mapping,
+    defaults_of,
+    parameters_of,
+    plain,
+)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Count = Annotated[int, at_least(1)]
+CountOrNull = Annotated[int | None, at_least(1)]
+Share = Annotated[float, between(0, 1)]
 
 
 @dataclass
 class ViewGroup:
     """Crops of one size: `count` draws from the same list of transforms."""
 
-    size: int
+    size: Count
     transforms: Annotated[list, TRANSFORMS]
-    count: int = 1
+    count: Count = 1
 
 
 @dataclass
@@ -42,8 +54,9 @@ class Sampler:
     """
 
     balance: Literal["none", "sqrt", "uniform"] = "none"  # none: every image once
-    threshold: float = 1e-3  # t; rarer tags come more often (1e-3: LVIS)
-    smallest: float = 1.0  # below 1, images of frequent tags only are left out at times (SWAG)
+    threshold: Annotated[float, above(0)] = 1e-3  # t; rarer tags come more often (1e-3: LVIS)
+    # below 1, images of frequent tags only are left out at times (SWAG)
+    smallest: Annotated[float, above(0, at_most=1)] = 1.0
 
 
 @dataclass
@@ -53,9 +66,10 @@ class Data:
     source: Annotated[Any, SOURCES]
     views: list[ViewGroup] = field(default_factory=list)
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    workers: int | Literal["auto"] = "auto"  # processes per rank; auto: 0 on CPU, else by cores
-    max_broken: float = 0.01  # share of unreadable images that stops the run
+    std: Annotated[tuple[float, float, float], above(0)] = IMAGENET_STD
+    # processes per rank; auto: 0 on CPU, else by cores
+    workers: Annotated[int | Literal["auto"], at_least(0)] = "auto"
+    max_broken: Share = 0.01  # share of unreadable images that stops the run
     backend: Literal["fast", "reference"] = "fast"  # reference: Pillow from end to end
     augment_on: Literal["auto", "worker", "device"] = "auto"  # where flips and colours are made
     in_memory: bool | Literal["auto"] = "auto"  # all images as one tensor on the device
@@ -69,11 +83,11 @@ class Labelled:
 
     train: Annotated[Any, SOURCES] = None
     test: Annotated[Any, SOURCES] = None
-    size: int = 224
+    size: Count = 224
     transforms: Annotated[list, TRANSFORMS] = field(
         default_factory=lambda: [{"name": "resize"}, {"name": "center_crop"}]
     )
-    batch_size: int = 256  # images per process
+    batch_size: Count = 256  # images per process
 
 
 @dataclass
@@ -81,7 +95,7 @@ class LrScaling:
     """Peak learning rate = optimizer.lr x (global batch / reference_batch), or its square root."""
 
     rule: Literal["none", "linear", "sqrt"] = "none"
-    reference_batch: int = 256
+    reference_batch: Count = 256
 
 
 @dataclass
@@ -90,7 +104,7 @@ class ParamGroups:
 
     exclude_from_decay: Literal["none", "norm_and_bias"] = "none"
     exclude_from_lars: Literal["none", "norm_and_bias"] = "none"
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, above(0)] = 1.0
     overrides: dict = field(default_factory=dict)  # name pattern -> {lr_scale, weight_decay}
 
 
@@ -98,14 +112,14 @@ class ParamGroups:
 class Train:
     """Length and size of the training."""
 
-    epochs: float = 100
-    batch_size: int = 256  # images of all processes and micro-batches together
-    accumulate: int = 1  # micro-batches per step
-    max_steps: int | None = None  # stop earlier; schedules still see the full length
-    clip_grad_norm: float | None = None
-    log_every: int = 10
+    epochs: Annotated[float, at_least(0)] = 100
+    batch_size: Count = 256  # images of all processes and micro-batches together
+    accumulate: Count = 1  # micro-batches per step
+    max_steps: CountOrNull = None  # stop earlier; schedules still see the full length
+    clip_grad_norm: Annotated[float | None, above(0)] = None
+    log_every: Count = 10
     freeze_trunk: bool = False
-    grad_cache: int | None = None  # images per chunk of a loss that needs all embeddings at once
+    grad_cache: CountOrNull = None  # images per chunk of a loss that needs all embeddings at once
 
 
 @dataclass
@@ -113,7 +127,8 @@ class Memory:
     """What is kept in memory, and how it lies there."""
 
     activation_checkpointing: Literal["auto", "none", "selective", "block"] = "auto"
-    split_above: int | None = None  # sharded convolutions of more parameters are gathered alone
+    # sharded convolutions of more parameters are gathered alone
+    split_above: Annotated[int | None, at_least(0)] = None
     cpu_offload: bool = False  # sharded weights and optimizer state live in host memory
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
@@ -123,8 +138,9 @@ class Parallel:
     """How a model is spread over processes, and what they share besides gradients."""
 
     strategy: Literal["auto", "reference_ddp", "ddp", "zero2", "zero3", "hsdp"] = "auto"
-    shard_size: int | None = None  # of hsdp: processes that share one copy; null: one machine's
-    sync_bn: int | Literal["off", "all"] = "off"  # BatchNorm over all ranks, or groups of so many
+    shard_size: CountOrNull = None  # of hsdp: processes that share one copy; null: one machine's
+    # BatchNorm over all ranks, or groups of so many
+    sync_bn: Annotated[int | Literal["off", "all"], at_least(1)] = "off"
 
 
 @dataclass
@@ -141,7 +157,7 @@ class Config:
     schedules: Annotated[dict, SCHEDULES] = field(default_factory=dict)
     lr_scaling: LrScaling = field(default_factory=LrScaling)
     param_groups: ParamGroups = field(default_factory=ParamGroups)
-    teacher_momentum: float = 0.996  # of the EMA teacher, where the loss asks for one (BYOL)
+    teacher_momentum: Share = 0.996  # of the EMA teacher, where the loss asks for one (BYOL)
     labelled: Labelled = field(default_factory=Labelled)
     train: Train = field(default_factory=Train)
     memory: Memory = field(default_factory=Memory)
@@ -149,7 +165,7 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
+    seed: Annotated[int, between(0, 2**63 - 1)] = 0
     hooks: Annotated[dict, HOOKS] = field(default_factory=dict)
     loggers: Annotated[dict, LOGGERS] = field(default_factory=dict)
     evaluations: Annotated[dict, EVALUATIONS] = field(default_factory=dict)

@@ -18,6 +18,10 @@ class ConfigError(ValueError):
         return type(self), tuple(self.problems)
 
 
+class MissingPath(ConfigError):
+    """A file or folder that is not there."""
+
+
 class NonFiniteLoss(RuntimeError):
     """The loss became nan or inf: since which step, what was saved, what to try.
 

@@ -72,9 +72,8 @@ def _manager(scheme: str) -> "PathManager":
     if scheme not in handlers:
         known = ", ".join(["file", *handlers])
         extra = "" if "s3" in handlers else "; s3 needs: pip install boto3"
-        raise ConfigError(
-            f"{scheme}://: unknown scheme{did_you_mean(scheme, handlers)}; known: {known}{extra}"
-        )
+        close = did_you_mean(scheme, handlers) or ";"
+        raise ConfigError(f"{scheme}://: unknown scheme{close} known: {known}{extra}")
     manager = PathManager()
     manager.register_handler(handlers[scheme]())
     return manager

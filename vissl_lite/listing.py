@@ -125,8 +125,9 @@ def _entry(console: Console, registry: Registry, name: str) -> None:
     table = _table("parameter", "default", "type")
     for p in entry.parameters:
         hint = p.hint.__name__ if isinstance(p.hint, type) else str(p.hint)
+        hint = hint.replace("typing.", "") + (f", {p.within}" if p.within else "")
         default = "must be given" if p.required else str(p.default)
-        table.add_row(p.name, Text(default), Text(hint.replace("typing.", "")))
+        table.add_row(p.name, Text(default), Text(hint))
     console.print()
     console.print(table)
 

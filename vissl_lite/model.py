@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from vissl_lite.errors import ConfigError
+from vissl_lite.parallel.class_shards import ShardedLogits
 from vissl_lite.parallel.shards import local
 
 EMBEDDING = "embedding"  # as a layer: the output of the last head that is no scorer
@@ -144,6 +146,8 @@ class SSLModel(nn.Module):
     def layer_features(self, images_BHWC: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """[B, F] for every layer, one pass through the trunk.
 
+        Ranks call it together where the model is sharded; they may differ in the number of images.
+
         Args:
             images_BHWC: uint8.
             layers: of the trunk, averaged over their maps in float32, or "embedding", the output
@@ -159,7 +163,7 @@ class SSLModel(nn.Module):
             found[EMBEDDING] = z_BD
         if LOGITS in layers and self.scorer is not None:
             scores = self.scorer(z_BD)
-            found[LOGITS] = torch.cat(scores, 1) if isinstance(scores, list) else scores
+            found[LOGITS] = torch.cat(scores, 1) if isinstance(scores, list) else _whole(scores)
         return {layer: found[layer] for layer in layers}
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
@@ -168,8 +172,19 @@ class SSLModel(nn.Module):
         return x.sub_(self.mean).div_(self.std)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """[N, F] from a map [N, F, H, W]; vectors pass."""
-        return x.mean(dim=(2, 3)) if x.ndim == 4 and self.pool == "avg" else x.flatten(1)
+        """[N, F] from a map [N, F, H, W]; vectors pass.
+
+        Raises:
+            ConfigError: a map of more than one pixel with `pool` "none".
+        """
+        if x.ndim == 4 and self.pool == "avg":
+            return x.mean(dim=(2, 3))
+        if x.ndim == 4 and x.shape[2] * x.shape[3] > 1:
+            raise ConfigError(
+                f"pool: none, but layer {self.layer!r} gives maps of {x.shape[2]} x {x.shape[3]};"
+                " set pool=avg, or a layer that gives vectors"
+            )
+        return x.flatten(1)
 
     def freeze_trunk(self) -> None:
         """Keeps the trunk as it is, its BatchNorm statistics included."""
@@ -207,6 +222,11 @@ class SSLModel(nn.Module):
         for head in self.heads:
             if hasattr(head, "after_step"):
                 head.after_step()
+
+
+def _whole(logits: Tensor | ShardedLogits) -> Tensor:
+    """[B, K], also where the classes are spread over processes."""
+    return logits.full() if isinstance(logits, ShardedLogits) else logits
 
 
 def _averaged(x: Tensor) -> Tensor:

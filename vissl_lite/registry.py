@@ -3,7 +3,8 @@
 An entry is an ordinary class or function, and its signature is its schema: each parameter is a
 YAML key, each default a default, each annotation a check. Parameters listed in `runtime` come from
 the trainer, never from YAML. A parameter annotated `Annotated[Any, LOSSES]` holds the config of
-another entry (or a list or dict of them) and is checked with it.
+another entry (or a list or dict of them) and is checked with it; `Annotated[int, at_least(1)]`
+(vissl_lite/schema.py) bounds a number.
 """
 
 import inspect
@@ -110,6 +111,10 @@ class Registry(Mapping[str, Callable]):
         """Checks `config` and constructs the entry with it and the `runtime` values that it names.
 
         In a keyed registry the last part of `where` is the name: `hooks.knn`.
+
+        Raises:
+            ConfigError: what the entry says of its values; a plain ValueError, as the classes of
+                torch raise, becomes one. Its subclasses stay: they are not about values.
         """
         full = self.check(config, where, where.rpartition(".")[2] or None)
         name = full.pop("name")
@@ -118,9 +123,12 @@ class Registry(Mapping[str, Callable]):
         try:
             return self[name](**full, **given)
         except ConfigError as error:  # an entry knows its name, not where it stands in the config
-            raise ConfigError(
-                *(_placed(p, name, where or self.kind) for p in error.problems)
-            ) from None
+            placed = (_placed(p, name, where or self.kind) for p in error.problems)
+            raise type(error)(*placed) from None
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            raise ConfigError(f"{where or self.kind}: {error}") from error
 
     def _conform(
         self, config: Any, where: str, name: str | None = None

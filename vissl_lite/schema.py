@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,41 @@ from vissl_lite.errors import did_you_mean
 
 
 @dataclass(frozen=True)
+class Range:
+    """The numbers that a setting takes, part of its annotation: `Annotated[int, at_least(1)]`.
+
+    It holds for a number, for each number in a list, and for nothing else (null, "auto").
+    """
+
+    low: float
+    high: float = math.inf
+    low_itself: bool = True
+
+    def __contains__(self, value: float) -> bool:  # nan is in no range
+        return self.low <= value <= self.high and (self.low_itself or value > self.low)
+
+    def __str__(self) -> str:
+        if self.low_itself:
+            return f"{self.low} or more" if self.high == math.inf else f"{self.low} to {self.high}"
+        return f"more than {self.low}" + (f", at most {self.high}" if self.high < math.inf else "")
+
+
+def at_least(low: float) -> Range:
+    """low, and all above."""
+    return Range(low)
+
+
+def above(low: float, at_most: float = math.inf) -> Range:
+    """All above `low`, without it, up to `at_most`."""
+    return Range(low, at_most, low_itself=False)
+
+
+def between(low: float, high: float) -> Range:
+    """From `low` to `high`, both included."""
+    return Range(low, high)
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One YAML key of an entry. `registry` is set when the value is the config of another entry."""
 
@@ -23,6 +59,7 @@ class Parameter:
     default: Any
     required: bool
     registry: Any = None
+    within: Range | None = None
 
     def __str__(self) -> str:
         return self.name if self.required else f"{self.name}={self.default}"
@@ -40,13 +77,15 @@ def parameters_of(entry: Callable) -> list[Parameter]:
     for p in inspect.signature(entry).parameters.values():  # pyright: ignore[reportArgumentType]
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
-        hint, registry = hints.get(p.name, Any), None
+        hint, more = hints.get(p.name, Any), []
         if typing.get_origin(hint) is typing.Annotated:
-            hint, registry, *_ = typing.get_args(hint)
+            hint, *more = typing.get_args(hint)
+        within = next((note for note in more if isinstance(note, Range)), None)
+        registry = next((note for note in more if not isinstance(note, Range)), None)
         factory = factories.get(p.name, dataclasses.MISSING)
         default = p.default if factory is dataclasses.MISSING else factory()
         required = default is p.empty
-        found.append(Parameter(p.name, hint, _yaml(default), required, registry))
+        found.append(Parameter(p.name, hint, _yaml(default), required, registry, within))
     return found
 
 
@@ -99,7 +138,8 @@ def conform_mapping(
 
 def _conform_parameter(p: Parameter, value: Any, where: str) -> tuple[Any, list[str]]:
     if p.registry is None or value is None:
-        return conform(value, p.hint, where)
+        value, wrong = conform(value, p.hint, where)
+        return value, wrong or out_of_range(value, p.within, where)
     if isinstance(value, list):
         return value, [
             w for i, v in enumerate(value) for w in p.registry.problems(v, f"{where}[{i}]")
@@ -111,6 +151,15 @@ def _conform_parameter(p: Parameter, value: Any, where: str) -> tuple[Any, list[
     if list in (p.hint, *typing.get_args(p.hint)):
         return value, [f"{where}: {value!r} is not a list; write [{value!r}]"]
     return value, p.registry.problems(value, where)
+
+
+def out_of_range(value: Any, within: Range | None, where: str) -> list[str]:
+    """A sentence for each number of `value`, itself or the items of a list, that is not within."""
+    if isinstance(value, (list, tuple)):
+        return [w for i, v in enumerate(value) for w in out_of_range(v, within, f"{where}[{i}]")]
+    if within is None or not _is_number(value) or value in within:
+        return []
+    return [f"{where}: {value if isinstance(value, int) else f'{value:g}'}; needs {within}"]
 
 
 def conform(value: Any, hint: Any, where: str) -> tuple[Any, list[str]]:
@@ -146,8 +195,7 @@ def _conform_dataclass(value: Any, cls: type, where: str) -> tuple[Any, list[str
 
 
 def _conform_scalar(value: Any, hint: Any, where: str) -> tuple[Any, list[str]]:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float and (number or (isinstance(value, str) and _is_float(value))):
+    if hint is float and (_is_number(value) or (isinstance(value, str) and _is_float(value))):
         return float(value), []  # YAML reads 1e-6 as a string
     if hint is int and isinstance(value, bool):
         return value, [f"{where}: {value!r} is not {_NAMES[int]}"]
@@ -166,7 +214,8 @@ def _conform_union(value: Any, hints: tuple, where: str) -> tuple[Any, list[str]
         if not wrong:
             return converted, []
     expected = " or ".join(_expected(hint) for hint in hints)
-    return value, [f"{where}: {value!r} is not {expected}"]
+    lists = any(_is_sequence(hint) for hint in hints) and isinstance(value, (str, int, float))
+    return value, [f"{where}: {value!r} is not {expected}" + (f"; write [{value}]" if lists else "")]
 
 
 def _conform_sequence(value: Any, kind: type, hints: tuple, where: str) -> tuple[Any, list[str]]:
@@ -198,7 +247,17 @@ def _not_one_of(value: Any, choices: tuple, where: str) -> str:
 def _expected(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if _is_sequence(hint):
+        return "a list"
     return _NAMES.get(hint, str(hint))
+
+
+def _is_sequence(hint: Any) -> bool:
+    return (typing.get_origin(hint) or hint) in (list, tuple)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_float(text: str) -> bool:

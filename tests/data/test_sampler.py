@@ -39,6 +39,17 @@ def test_weights_give_each_part_its_exact_share_of_every_epoch():
     assert set(counts) == {1, 2}  # full permutations in turn, no image is left out
 
 
+def test_parts_have_orders_of_their_own_for_every_seed():
+    """seed + part made part 1 of seed 0 equal to part 0 of seed 1."""
+    seen = []
+    for seed in range(3):
+        drawn = epoch_of(Order([40, 40, 40], weights=[1, 1, 1], seed=seed), 0)
+        sequences = np.argsort(epoch_of(Order([120], seed=seed), 0))  # the draws in turn
+        seen += [tuple(drawn[sequences][40 * k : 40 * k + 40] % 40) for k in range(3)]
+    assert all(sorted(order) == list(range(40)) for order in seen)
+    assert len(set(seen)) == 9
+
+
 def test_without_weights_a_mixture_is_the_concatenation():
     assert sorted(epoch_of(Order([10, 20], seed=1), 0)) == list(range(30))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from training import small
 
-from vissl_lite.engine.build import Schedules, build_model, peak_lr
+from vissl_lite.engine.build import Schedules, build_loss, build_model, build_source, peak_lr
 from vissl_lite.engine.parts import Parts
 from vissl_lite.errors import ConfigError
 
@@ -49,6 +49,18 @@ def test_an_unknown_layer_is_named():
 def test_a_loss_that_needs_tags_says_what_is_missing():
     with pytest.raises(ConfigError, match="'hashtag_softmax' needs images with tags, and data"):
         Parts(small("loss=hashtag_softmax", "++heads=[linear]"), CPU)
+
+
+@pytest.mark.parametrize("loss", ["swav", "cross_entropy", "binary_cross_entropy"])
+def test_a_loss_of_scores_needs_a_scorer_at_once(loss):
+    config = small(f"loss={loss}")
+    with pytest.raises(ConfigError, match=f"loss: {loss} needs scores; end the heads with a sc"):
+        build_loss(config, build_model(config, 10), build_source(config), 10)
+
+
+def test_maps_need_a_pool():
+    with pytest.raises(ConfigError, match="pool: none, but layer 'res5' gives maps of 2 x 2; set"):
+        Parts(small("++pool=none"), CPU)
 
 
 class Temperature(nn.Module):

@@ -86,19 +86,6 @@ def test_a_source_without_tags_cannot_be_balanced():
         build_order(config, Plain())
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("threshold: 0", r"data\.sampler\.threshold: 0; needs to be positive"),
-        ("smallest: 2", r"data\.sampler\.smallest: 2; needs to be above 0"),
-    ],
-)
-def test_settings_without_sense_are_refused(setting, message):
-    config = small(f"++data.sampler={{balance: sqrt, {setting}}}")
-    with pytest.raises(ConfigError, match=message):
-        build_order(config, SOURCES.build({"name": "digits"}))
-
-
 def test_a_mixture_has_weights_or_a_balance():
     digits = {"name": "digits"}
     mix = SOURCES.build({"name": "mix", "sources": [digits, digits], "weights": [1, 2]})

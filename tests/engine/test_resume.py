@@ -17,7 +17,7 @@ from training import SMALL, records
 from vissl_lite.engine.checkpoint import Checkpointer
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 40
+STEPS, LOG_EVERY = 40, 3  # log intervals and checkpoints do not coincide
 WORDS = [
     *(word.lstrip("+") for word in SMALL if "recipe" not in word),
     "config=quickstart",
@@ -27,7 +27,7 @@ WORDS = [
     "hooks=[checkpoint]",
     "evaluations=[]",
     "hooks.checkpoint.every_steps=4",
-    "train.log_every=3",  # log intervals and checkpoints do not coincide
+    f"train.log_every={LOG_EVERY}",
     f"train.max_steps={STEPS}",
     "train.epochs=1",
 ]
@@ -61,16 +61,26 @@ def uninterrupted(tmp_path_factory):
     return run_dir
 
 
+def wait_for(process, run_dir, lines):
+    """Until the run has logged so many training steps."""
+    while process.poll() is None:
+        if (run_dir / "metrics.jsonl").is_file() and len(records(run_dir)) >= lines:
+            return
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("attempt", range(2))
 def test_kill_9_at_a_random_moment(uninterrupted, tmp_path, attempt):
-    run_dir = tmp_path / "run"
+    """The moment is a number of log lines, after the first checkpoint and well before the end."""
+    run_dir, rng = tmp_path / "run", random.Random(attempt)
     process = start(*WORDS, f"hydra.run.dir={run_dir}", cwd=tmp_path)
-    checkpoints = Checkpointer(run_dir / "checkpoints")
-    while process.poll() is None and not checkpoints.complete():
-        time.sleep(0.01)
-    time.sleep(random.Random(attempt).uniform(0, 1.0))
+    wait_for(process, run_dir, lines=rng.randint(2, STEPS // LOG_EVERY - 6))
+    time.sleep(rng.uniform(0, 0.05))
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, output
+    assert Checkpointer(run_dir / "checkpoints").complete()
+    assert records(run_dir)[-1]["step"] < STEPS
     finish(f"resume={run_dir}", cwd=tmp_path)
     assert losses(run_dir) == losses(uninterrupted)
     whole, resumed = (load_file(d / "weights.safetensors") for d in (uninterrupted, run_dir))
@@ -97,10 +107,7 @@ def test_two_interruptions_in_one_epoch(uninterrupted, tmp_path):
 def test_sigterm_and_resume(uninterrupted, tmp_path):
     run_dir = tmp_path / "run"
     process = start(*WORDS, f"hydra.run.dir={run_dir}", cwd=tmp_path)
-    while process.poll() is None and not (run_dir / "metrics.jsonl").is_file():
-        time.sleep(0.01)
-    while process.poll() is None and not records(run_dir):
-        time.sleep(0.01)
+    wait_for(process, run_dir, lines=1)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, output

@@ -107,18 +107,22 @@ def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
         "supervised": ["loss=cross_entropy", "++heads=[linear]", "optimizer=adamw"],
         "hashtags": ["loss=hashtag_softmax", "++heads=[linear]", "data/source=digits_tags"],
     }[method]
-    config = small(*overrides, "++train.accumulate=2", "++train.clip_grad_norm=1.0")
+    hooks = "hooks=[checkpoint,diagnose,nan_capture]"
+    config = small(*overrides, "++train.accumulate=2", "++train.clip_grad_norm=1.0", hooks)
     trainer = Trainer(config, tmp_path)
+    trainer._call("on_start")
     batches = iter(trainer.parts.loader(0))
     for _ in range(3):
         batch = next(batches)
         reads.clear()
         with HostReads(reads):
             trainer.train_step(batch)
+            trainer._call("after_step")
         assert reads == []
     with HostReads(reads):
         trainer.meters.flush()
-    assert reads == ["tolist"]  # one read per log line
+        trainer._call("on_log", {})
+    assert reads == ["tolist", "tolist"]  # per log line one of the meters and one of diagnose
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from vissl_lite import HOOKS, TRUNKS, ConfigError
 from vissl_lite.config import IMAGENET_MEAN, Data, Labelled
 from vissl_lite.engine.checkpoint import Checkpointer, load
 from vissl_lite.engine.meters import Meters
+from vissl_lite.engine.tensor_files import SaveFailed
 from vissl_lite.engine.trainer import Trainer
+from vissl_lite.hooks._export import export
 from vissl_lite.hooks.base import Hook
 from vissl_lite.plugins import load_entries
 
@@ -216,6 +218,18 @@ def test_the_end_is_saved_with_weights_that_the_trunk_takes(tmp_path):
     assert trunk["stem"] == "imagenet"  # defaults are in it, they may change
     assert (tuple(json.loads(card["mean"])), card["size"]) == (IMAGENET_MEAN, "224")
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_weights_on_a_full_disk_are_one_sentence_and_no_file(tmp_path, monkeypatch):
+    t = trainer(tmp_path)
+    t.model.trunk = TRUNKS.build(t.config.trunk, "trunk")
+    file = tmp_path / "weights.safetensors"
+    file.write_text("of before")
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(SaveFailed, match=r"weights: .*safetensors could not .* No space left"):
+        export(t.model.trunk.state_dict(), file, {})
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["weights.safetensors"]
+    assert file.read_text() == "of before"
 
 
 def test_comes_after_all_other_hooks(tmp_path):

@@ -132,7 +132,7 @@ def test_numbers_override_the_preset():
 
 
 def test_mistakes():
-    with pytest.raises(ConfigError, match="unknown preset 'y_15gf'; did you mean 'y_16gf'"):
+    with pytest.raises(ConfigError, match=r"'y_15gf'; did you mean 'y_16gf'\? presets: "):
         regnet("y_15gf")
     with pytest.raises(ConfigError, match="without a preset it needs w_a, w_m; give them"):
         regnet(None, depth=4, w_0=8, group_width=8)

@@ -25,6 +25,15 @@ def test_parameters(size, patch_size):
     assert parameters + 1000 * (trunk.widths["cls"] + 1) == PUBLISHED[size, patch_size]
 
 
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_parameters_with_patches_of_14(size):
+    with torch.device("meta"):
+        theirs = timm.create_model(f"vit_{size}_patch14_dinov2", num_classes=0, img_size=224)
+        ours = ViT(size, 14, layer_scale=1e-5)
+    count, expected = (sum(p.numel() for p in vit.parameters()) for vit in (ours, theirs))
+    assert count == expected
+
+
 @pytest.mark.parametrize("side", [224, 96])
 def test_is_timm_with_its_weights_at_any_size(side):
     theirs = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True)

@@ -58,7 +58,40 @@ def uniforms(
     return u_BD
 
 
-def permute(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
+def ragged(seed: int, positions_N: np.ndarray, counts_N: np.ndarray, stream: int) -> np.ndarray:
+    """`generator(seed, 0, position, 0, stream).random(count)` of all N, one behind the other.
+
+    Half a microsecond for four numbers, instead of 20 for a generator of each position.
+    """
+    blocks_N = -(-counts_N // WORDS)
+    n_K = np.arange(blocks_N.sum()) - np.repeat(np.cumsum(blocks_N) - blocks_N, blocks_N)
+    zeros_K, position_K = np.zeros(len(n_K), np.uint64), np.repeat(positions_N, blocks_N)
+    counter = [(n_K + 1).astype(np.uint64), zeros_K, position_K.astype(np.uint64), zeros_K]
+    words_K4 = np.stack(_philox(counter, [seed, stream]), 1)
+    left_K = np.repeat(counts_N, blocks_N) - WORDS * n_K
+    return (words_K4 >> np.uint64(11))[np.arange(WORDS) < left_K[:, None]] * 2.0**-53
+
+
+def _philox(counter: list[np.ndarray], key: list[int]) -> list[np.ndarray]:
+    """Philox4x64-10 of many counters, word by word (Salmon et al. 2011, section 3.2)."""
+    a, b, c, d = counter
+    for i in range(10):
+        k0, k1 = (np.uint64((word + i * bump) % 2**64) for word, bump in zip(key, _BUMPS))
+        (high_a, low_a), (high_c, low_c) = _product(a, _M0), _product(c, _M1)
+        a, b, c, d = high_c ^ b ^ k0, low_c, high_a ^ d ^ k1, low_a
+    return [a, b, c, d]
+
+
+def _product(x: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """High and low 64 bits of x * factor."""
+    high, low = np.uint64(factor >> 32), np.uint64(factor & 0xFFFFFFFF)
+    x_high, x_low = x >> _32, x & _LOW
+    a, b = x_high * low, x_low * high
+    middle = (x_low * low >> _32) + (a & _LOW) + (b & _LOW)
+    return x_high * high + (a >> _32) + (b >> _32) + (middle >> _32), x * np.uint64(factor)
+
+
+def permute(positions: np.ndarray, n: int, seed: int, epoch: int, part: int = 0) -> np.ndarray:
     """A random permutation of 0..n-1, evaluated only at `positions`: nothing of size n is stored.
 
         a ~ sqrt(n), b = ceil(n / a), so that n <= a b < n + a
@@ -71,6 +104,7 @@ def permute(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
 
     Args:
         positions: integers in [0, n), of one dimension or more.
+        part: orders of different parts of one seed and epoch have nothing in common.
 
     Returns:
         int64 array of the same shape.
@@ -81,7 +115,7 @@ def permute(positions: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
     positions = np.asarray(positions)
     if positions.size and not (positions.min() >= 0 and positions.max() < n):
         raise IndexError(f"positions must lie in [0, {n})")
-    keys = generator(seed, epoch, 0, 0, ORDER).integers(0, 2**64, ROUNDS, np.uint64)
+    keys = generator(seed, epoch, part, 0, ORDER).integers(0, 2**64, ROUNDS, np.uint64)
     x = _feistel(positions.astype(np.uint64), n, keys)
     while (outside := x >= n).any():
         x[outside] = _feistel(x[outside], n, keys)
@@ -108,3 +142,6 @@ def mix(x: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 _32, _C1, _C2 = np.uint64(32), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_LOW = np.uint64(0xFFFFFFFF)
+_M0, _M1 = 0xD2E7470EE14C6C93, 0xCA5A826395121157  # Philox4x64's multipliers and, per round,
+_BUMPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # what is added to its key

@@ -63,7 +63,7 @@ class Order:
         for k, round_ in np.unique(rounds, axis=0):
             here = (rounds == (k, round_)).all(axis=1)
             length = int(self.parts[k])
-            within = permute(nth[here] % length, length, self.seed + int(k) + 1, int(round_))
+            within = permute(nth[here] % length, length, self.seed, int(round_), part=int(k) + 1)
             indices[here] = offsets[k] + within
         return indices
 

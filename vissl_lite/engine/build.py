@@ -68,15 +68,19 @@ def embed_dim(model: SSLModel) -> int:
 
 
 def layer_widths(model: SSLModel) -> dict[str, int]:
-    """Width of everything that `SSLModel.layer_features` gives; of sharded logits it gives none."""
+    """Width of everything that `SSLModel.layer_features` gives."""
     widths: dict[str, int] = {**model.trunk.widths, EMBEDDING: embed_dim(model)}  # pyright: ignore
-    if model.scorer is not None and not getattr(model.scorer, "sharded", False):
+    if model.scorer is not None:
         widths[LOGITS] = model.scorer.out_dim  # pyright: ignore
     return widths
 
 
 def build_loss(config: Config, model: SSLModel, source: Any, steps_per_epoch: int) -> nn.Module:
-    """The loss, checked against what the source and the model offer."""
+    """The loss, checked against what the source and the model offer.
+
+    Raises:
+        ConfigError: it needs scores, and the heads do not end with a scorer.
+    """
     loss = LOSSES.build(
         config.loss,
         "loss",
@@ -85,6 +89,11 @@ def build_loss(config: Config, model: SSLModel, source: Any, steps_per_epoch: in
         num_classes=source.num_classes,
         steps_per_epoch=steps_per_epoch,
     )
+    if getattr(loss, "needs_scores", False) and model.scorer is None:
+        raise ConfigError(
+            f"loss: {config.loss['name']} needs scores; end the heads with a scorer, 'linear' or"
+            " 'prototypes'"
+        )
     if getattr(loss, "needs_teacher", False):
         model.add_teacher()
     return loss

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from vissl_lite.config import Config
+from vissl_lite.config import Config, Sampler
 from vissl_lite.data.batch import Batch
 from vissl_lite.engine.build import build_model, build_source
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.parts import Parts
+from vissl_lite.errors import MissingPath
 from vissl_lite.model import Outputs
 from vissl_lite.parallel.process import choose_device
 
 IMAGES = 4
 BYTES_PER_PARAMETER = 16  # fp32 weights, gradients, momentum, and a working copy
+MADE_UP = 10**9  # images; enough for any batch and warm-up
 LARGE_ON_CPU = 100e6  # parameters; a step of a larger model takes a CPU minutes
 
 
 def dry_run(config: Config) -> None:
     """One step on a few images; on the meta device (shapes only) where the model is too large.
 
-    Nothing is written.
+    Nothing is written. Where the images are not on this machine it makes some up, and says so.
 
     Raises:
-        ConfigError: whatever would stop the real run at its start.
+        ConfigError: whatever else would stop the real run at its start.
     """
+    config, missing = with_images(config)
     with torch.device("meta"):
         parameters = count(build_model(config, build_source(config).num_classes))
     device = choose_device(config.device)
@@ -37,7 +41,19 @@ def dry_run(config: Config) -> None:
         device = torch.device("meta")
     fixed = Numerics("fp32", "contiguous", "not measured: shapes only").state_dict()
     parts = Parts(config, device, {"numerics": fixed} if device.type == "meta" else None)
-    _print(parts, parameters, *_one_step(parts))
+    _print(parts, missing, parameters, *_one_step(parts))
+
+
+def with_images(config: Config) -> tuple[Config, str]:
+    """The config and ""; or one with made-up images, and which path of its source is not there."""
+    try:
+        build_source(config)
+    except MissingPath as error:
+        tagged = config.data.source.get("tags")
+        made_up = {"name": "digits_tags" if tagged else "synthetic", "n": MADE_UP}
+        data = replace(config.data, source=made_up, sampler=Sampler(), in_memory=False)
+        return replace(config, data=data), error.problems[0].partition("; ")[0]
+    return config, ""
 
 
 def _one_step(parts: Parts) -> tuple[Outputs, torch.Tensor]:
@@ -53,14 +69,21 @@ def _one_step(parts: Parts) -> tuple[Outputs, torch.Tensor]:
     return outputs, loss.detach()
 
 
-def _print(parts: Parts, parameters: int, outputs: Outputs, loss: torch.Tensor) -> None:
+def _print(
+    parts: Parts, missing: str, parameters: int, outputs: Outputs, loss: torch.Tensor
+) -> None:
     config, example = parts.config, parts.example(IMAGES)
     shapes = {"features": outputs.features, "embedding": outputs.embedding}
     shapes |= {f"logits {i}": logits for i, logits in enumerate(outputs.logits)}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # paths whole, however long
     add = table.add_row
     add("recipe", str(config.recipe))
-    add("source", f"{config.data.source['name']}, {len(parts.source):,} images")
+    if missing:
+        add("images", f"synthetic, of {parts.source.num_classes:,} classes, for {missing}")
+    else:
+        add("source", f"{config.data.source['name']}, {len(parts.source):,} images")
     add("views", _views(example))
     heads = count(parts.model.heads)
     add("parameters", f"{parameters / 1e6:,.1f} M, of these heads {heads / 1e6:,.1f} M")
@@ -68,7 +91,8 @@ def _print(parts: Parts, parameters: int, outputs: Outputs, loss: torch.Tensor) 
         add(f"  {name}", f"{list(tensor.shape)} crops, images, width")
     add("compute", f"{parts.flops_per_image / 1e9:,.1f} GFLOP per image and training step")
     add("global batch", f"{config.train.batch_size:,} images, {parts.local_batch:,} per process")
-    add("length", f"{parts.total_steps:,} steps, {parts.steps_per_epoch:,} per epoch")
+    length = f"{parts.total_steps:,} steps, {parts.steps_per_epoch:,} per epoch"
+    add("length", "not known without the images" if missing else length)
     value = (
         "no value: shapes only, the model is too large for a step here"
         if loss.is_meta

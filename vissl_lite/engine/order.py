@@ -33,11 +33,21 @@ def build_order(config: Config, source: Any) -> tuple[Order, list[str]]:
     Raises:
         ConfigError: `data.sampler` asks for what the source cannot give.
     """
-    sampler = config.data.sampler
-    if sampler.balance == "none":
+    if config.data.sampler.balance == "none":
         return Order.of(source, config.seed), []
+    order, _, notes = balanced(config, source)
+    return order, [_sentence(config.data.sampler, order, notes)]
+
+
+def balanced(config: Config, source: Any) -> tuple[BalancedOrder, np.ndarray, dict[str, Any]]:
+    """The order, the share [V] of its positions expected to have each tag, and notes.
+
+    Raises:
+        ConfigError: as `build_order`.
+    """
+    sampler = config.data.sampler
     values, offsets = classes_of(source, config.data.source["name"])
-    _check(sampler, source)
+    _check(source)
     folder, notes = prepared(
         "balance",
         identity={"source": config.data.source, **asdict(sampler)},
@@ -46,7 +56,8 @@ def build_order(config: Config, source: Any) -> tuple[Order, list[str]]:
     )
     columns = Column(folder / "factors.npy"), Column(folder / "ends.npy")
     order = BalancedOrder(*columns, config.seed)
-    return order, [_sentence(sampler, order, notes)]
+    expected_V = np.load(folder / "expected.npy", allow_pickle=False)
+    return order, expected_V / order.total, notes
 
 
 def classes_of(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,17 +78,11 @@ def classes_of(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.arange(len(labels) + 1)
 
 
-def _check(sampler: Sampler, source: Any) -> None:
+def _check(source: Any) -> None:
     if getattr(source, "weights", None) is not None:
         raise ConfigError(
             "data.sampler.balance: a mixture with weights has its shares already; leave out the"
             " weights, or take balance none"
-        )
-    if sampler.threshold <= 0:
-        raise ConfigError(f"data.sampler.threshold: {sampler.threshold:g}; needs to be positive")
-    if not 0 < sampler.smallest <= 1:
-        raise ConfigError(
-            f"data.sampler.smallest: {sampler.smallest:g}; needs to be above 0 and at most 1"
         )
 
 

@@ -16,7 +16,7 @@ from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
-from vissl_lite.engine.strategy import choose_strategy
+from vissl_lite.engine.strategy import choose_strategy, stand_in
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
@@ -63,7 +63,7 @@ class Parts:
         self.local_batch, self.steps_per_epoch = first.local_batch, first.steps_per_epoch
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.last_step = min(self.total_steps, train.max_steps or self.total_steps)
-        if train.accumulate < 1 or self.local_batch % train.accumulate:
+        if self.local_batch % train.accumulate:
             raise ConfigError(
                 f"train.accumulate: {self.local_batch} images per process do not divide into"
                 f" {train.accumulate} micro-batches; take a divisor of {self.local_batch}"
@@ -138,7 +138,10 @@ class Parts:
         numerics.apply_layout(model, self.numerics)
         if self.strategy is not None or self.checkpointing != "none":
             spread = f"strategy {self.strategy or 'none, one process'}"
-            self.notes.append(f"{spread}, activation checkpointing {self.checkpointing}")
+            self.notes.append(
+                f"{spread}, activation checkpointing {self.checkpointing}"
+                f"{stand_in(config, self.device)}"
+            )
         self.notes.append(
             f"precision {self.numerics.precision}, {self.numerics.memory_format}"
             f" ({self.numerics.reason})"

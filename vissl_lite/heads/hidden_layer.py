@@ -1,7 +1,10 @@
+from typing import Annotated
+
 from torch import nn
 
 from vissl_lite import HEADS
 from vissl_lite.heads._mlp import Activation, Norm, mlp_layers
+from vissl_lite.schema import at_least
 
 
 @HEADS.register("hidden_layer")
@@ -19,7 +22,7 @@ class HiddenLayer(nn.Sequential):
 
     def __init__(
         self,
-        out_dim: int = 2048,
+        out_dim: Annotated[int, at_least(1)] = 2048,
         norm: Norm = "batch",
         activation: Activation = "relu",
         bias: bool = True,

@@ -1,10 +1,13 @@
 """Legend: N rows, K classes."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from vissl_lite import HEADS, ConfigError
 from vissl_lite.parallel.class_shards import ShardedLogits, shard_rows_
+from vissl_lite.schema import at_least
 
 
 @HEADS.register("linear")
@@ -29,7 +32,7 @@ class Linear(nn.Linear):
 
     def __init__(
         self,
-        out_dim: int | None = None,
+        out_dim: Annotated[int | None, at_least(1)] = None,
         shard_classes: bool = False,
         *,
         in_dim: int,

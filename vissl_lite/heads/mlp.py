@@ -1,7 +1,10 @@
+from typing import Annotated
+
 from torch import nn
 
 from vissl_lite import HEADS
 from vissl_lite.heads._mlp import Activation, Norm, mlp_layers
+from vissl_lite.schema import at_least
 
 
 @HEADS.register("mlp")
@@ -24,8 +27,8 @@ class MLP(nn.Sequential):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] = (2048,),
-        out_dim: int = 128,
+        hidden: Annotated[tuple[int, ...], at_least(1)] = (2048,),
+        out_dim: Annotated[int, at_least(1)] = 128,
         norm: Norm = "batch",
         activation: Activation = "relu",
         bias: bool = True,

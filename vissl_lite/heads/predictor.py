@@ -1,7 +1,10 @@
+from typing import Annotated
+
 from torch import nn
 
 from vissl_lite import HEADS
 from vissl_lite.heads._mlp import mlp_layers
+from vissl_lite.schema import at_least
 
 
 @HEADS.register("predictor")
@@ -17,7 +20,7 @@ class Predictor(nn.Sequential):
 
     student_only = True  # an EMA teacher goes without
 
-    def __init__(self, hidden: int = 4096, *, in_dim: int):
+    def __init__(self, hidden: Annotated[int, at_least(1)] = 4096, *, in_dim: int):
         super().__init__(
             *mlp_layers([in_dim, hidden, in_dim], "batch", "relu", bias=True, last_norm=False)
         )

@@ -1,11 +1,14 @@
 """Legend: N rows, D columns of an embedding, K prototypes."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vissl_lite import HEADS
 from vissl_lite.layers.precision import at_least_fp32, full_precision
+from vissl_lite.schema import at_least
 
 
 class UnitRows(nn.Linear):
@@ -43,7 +46,9 @@ class Prototypes(nn.Module):
 
     scorer = True
 
-    def __init__(self, num_prototypes: int | list[int] = 3000, *, in_dim: int):
+    def __init__(
+        self, num_prototypes: Annotated[int | list[int], at_least(1)] = 3000, *, in_dim: int
+    ):
         super().__init__()
         counts = [num_prototypes] if isinstance(num_prototypes, int) else num_prototypes
         self.sets = nn.ModuleList(UnitRows(in_dim, count) for count in counts)

@@ -1,10 +1,13 @@
 """Legend: N rows, K classes."""
 
+from typing import Annotated
+
 from torch import Tensor
 
 from vissl_lite import HEADS, ConfigError
 from vissl_lite.heads.linear import Linear
 from vissl_lite.layers.sampled_logits import SampledLogits
+from vissl_lite.schema import at_least
 
 
 @HEADS.register("sampled_linear")
@@ -28,7 +31,7 @@ class SampledLinear(Linear):  # pyright: ignore[reportGeneralTypeIssues]
     def __init__(
         self,
         sampled: int = 8192,
-        out_dim: int | None = None,
+        out_dim: Annotated[int | None, at_least(1)] = None,
         *,
         in_dim: int,
         num_classes: int | None = None,

@@ -6,7 +6,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
@@ -17,6 +17,7 @@ from vissl_lite.hooks._export import card, export
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
 from vissl_lite.parallel.shards import local
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.checkpoint import Checkpointer
@@ -51,7 +52,7 @@ class Checkpoint(Hook):
 
     def __init__(
         self,
-        every_epochs: float = 1.0,
+        every_epochs: Annotated[float, at_least(0)] = 1.0,
         every_minutes: float | None = 10.0,
         every_steps: int | None = None,
         keep_last: int = 2,

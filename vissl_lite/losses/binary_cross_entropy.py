@@ -35,16 +35,20 @@ class BinaryCrossEntropy(nn.Module):
 
     Takes logits [V, B, K]; the mean is over crops and over the known (image, class) pairs of all
     processes; 0 when there are none. Mahajan et al. 2018 (arXiv 1805.00932) found it
-    worse than `hashtag_softmax` for hashtags.
+    worse than `hashtag_softmax` for hashtags. A source with one class id per image, as
+    `image_folder`, has neither target: its loss is `cross_entropy`.
 
     Args:
         target: `label`: `label_B` is multi-hot [B, K], -1 where unknown (Pascal VOC's difficult
-            objects); `tags`: the image has its tags and no other class, so that an image without
-            tags is a negative of every class. Only `tags` goes with classes that are sharded.
+            objects); `tags`, for sources with tags: the image has its tags and no other class, so
+            that an image without tags is a negative of every class. Only `tags` goes with classes
+            that are sharded.
 
     Raises:
         ConfigError: target is `label`, but the labels are class ids or the classes are sharded.
     """
+
+    needs_scores = True
 
     def __init__(self, target: Literal["label", "tags"] = "label"):
         super().__init__()
@@ -63,6 +67,6 @@ class BinaryCrossEntropy(nn.Module):
         if label.ndim != 2:
             raise ConfigError(
                 "loss: binary_cross_entropy needs multi-hot labels, but the source gives class ids;"
-                " take cross_entropy, or set target: tags"
+                " take loss=cross_entropy, or, where images have tags, loss.target=tags"
             )
         return [bce_of_labels(z_VBK, label) for z_VBK in scores_of(outputs, name)]

@@ -1,6 +1,6 @@
 """Legend: V crops, B images, K classes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vissl_lite import LOSSES
 from vissl_lite.data.batch import Batch
 from vissl_lite.losses._common import Logits, logits_of, mean_over_all
+from vissl_lite.schema import between
 
 IGNORED = -1
 
@@ -49,8 +50,9 @@ class CrossEntropy(nn.Module):
     """
 
     needs = ("label",)
+    needs_scores = True
 
-    def __init__(self, label_smoothing: float = 0.0):
+    def __init__(self, label_smoothing: Annotated[float, between(0, 1)] = 0.0):
         super().__init__()
         self.label_smoothing = label_smoothing
 

@@ -39,6 +39,7 @@ class HashtagSoftmax(nn.Module):
     """
 
     needs = ("tags",)
+    needs_scores = True
 
     def forward(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         assert batch.tags is not None

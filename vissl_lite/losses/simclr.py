@@ -3,7 +3,7 @@
 n: rows of a block.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from vissl_lite import LOSSES, ConfigError
 from vissl_lite.data.batch import Batch
 from vissl_lite.layers.precision import at_least_fp32, full_precision
 from vissl_lite.parallel.collectives import gather_with_grad, rank, world_size
+from vissl_lite.schema import above
 
 ROWS = 512  # of the similarities that are in memory at a time
 
@@ -73,7 +74,7 @@ class SimCLR(nn.Module):
 
     needs = ()
 
-    def __init__(self, temperature: float = 0.1):
+    def __init__(self, temperature: Annotated[float, above(0)] = 0.1):
         super().__init__()
         self.temperature = temperature
 

@@ -1,6 +1,6 @@
 """Legend: V crops, A of them get codes, B images of this process, D columns, K prototypes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from vissl_lite.losses._common import scores_of
 from vissl_lite.losses._queue import EmbeddingQueue
 from vissl_lite.losses._sinkhorn import sinkhorn
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
+from vissl_lite.schema import above, at_least
 
 
 def swapped_prediction(
@@ -75,17 +76,18 @@ class SwAV(nn.Module):
     """
 
     needs = ()
+    needs_scores = True
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: Annotated[float, above(0)] = 0.1,
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 3,
         crops_for_assign: tuple[int, ...] = (0, 1),
-        queue_length: int = 0,
-        queue_start_epoch: float = 0.0,
-        freeze_prototypes_steps: int = 0,
-        hard_assignment_steps: int = 0,
+        queue_length: Annotated[int, at_least(0)] = 0,
+        queue_start_epoch: Annotated[float, at_least(0)] = 0.0,
+        freeze_prototypes_steps: Annotated[int, at_least(0)] = 0,
+        hard_assignment_steps: Annotated[int, at_least(0)] = 0,
         *,
         embed_dim: int,
         steps_per_epoch: int,

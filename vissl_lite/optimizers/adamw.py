@@ -1,19 +1,20 @@
 """AdamW."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from vissl_lite import OPTIMIZERS
 from vissl_lite.optimizers._kernel import fastest, keep_kernel
+from vissl_lite.schema import at_least, between
 
 
 @OPTIMIZERS.register("adamw")
 def adamw(
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.05,
+    lr: Annotated[float, at_least(0)] = 1e-3,
+    betas: Annotated[tuple[float, float], between(0, 1)] = (0.9, 0.999),
+    eps: Annotated[float, at_least(0)] = 1e-8,
+    weight_decay: Annotated[float, at_least(0)] = 0.05,
     *,
     params: list[dict[str, Any]],
 ) -> torch.optim.AdamW:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from vissl_lite import OPTIMIZERS
 from vissl_lite.optimizers._norms import gradients, norms_by_group
 from vissl_lite.parallel.shards import local
+from vissl_lite.schema import at_least
 
 
 def larc_scale(
@@ -64,11 +65,11 @@ class LARC(Optimizer):
     def __init__(
         self,
         base: Annotated[Any, OPTIMIZERS] = "sgd",
-        trust_coefficient: float = 1e-3,
+        trust_coefficient: Annotated[float, at_least(0)] = 1e-3,
         clip: bool = False,
-        eps: float = 1e-8,
-        lr: float = 0.3,
-        weight_decay: float = 1e-6,
+        eps: Annotated[float, at_least(0)] = 1e-8,
+        lr: Annotated[float, at_least(0)] = 0.3,
+        weight_decay: Annotated[float, at_least(0)] = 1e-6,
         *,
         params: list[dict[str, Any]],
     ):

@@ -4,7 +4,7 @@ Legend: N parameters of a group that have a gradient.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from vissl_lite import OPTIMIZERS
 from vissl_lite.optimizers._norms import gradients, norms_by_group, with_gradient
 from vissl_lite.parallel.shards import local
+from vissl_lite.schema import at_least, between
 
 
 def lars_scale(p_norm_N: Tensor, d_norm_N: Tensor, eta: float) -> Tensor:
@@ -46,10 +47,10 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        lr: float = 0.2,
-        momentum: float = 0.9,
-        eta: float = 1e-3,
-        weight_decay: float = 1e-6,
+        lr: Annotated[float, at_least(0)] = 0.2,
+        momentum: Annotated[float, between(0, 1)] = 0.9,
+        eta: Annotated[float, at_least(0)] = 1e-3,
+        weight_decay: Annotated[float, at_least(0)] = 1e-6,
         *,
         params: list[dict[str, Any]],
     ):

@@ -1,20 +1,21 @@
 """SGD."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from vissl_lite import OPTIMIZERS
 from vissl_lite.errors import ConfigError
 from vissl_lite.optimizers._kernel import fastest, keep_kernel
+from vissl_lite.schema import at_least, between
 
 
 @OPTIMIZERS.register("sgd")
 def sgd(
-    lr: float = 0.1,
-    momentum: float = 0.9,
+    lr: Annotated[float, at_least(0)] = 0.1,
+    momentum: Annotated[float, between(0, 1)] = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 1e-4,
+    weight_decay: Annotated[float, at_least(0)] = 1e-4,
     *,
     params: list[dict[str, Any]],
 ) -> torch.optim.SGD:

@@ -84,7 +84,8 @@ def whole_number(value: str) -> int:
 
 def _images(value: str) -> Images:
     if value not in IMAGES:
-        raise ValueError(f"unknown{did_you_mean(value, IMAGES)}; there are {', '.join(IMAGES)}")
+        close = did_you_mean(value, IMAGES) or ";"
+        raise ValueError(f"unknown{close} there are {', '.join(IMAGES)}")
     return cast(Images, value)
 
 

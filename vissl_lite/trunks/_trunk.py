@@ -24,9 +24,13 @@ class Trunk(nn.Module):
 
     Attributes:
         widths: channels of every layer that it can give, in network order; the last is the default.
+        library: of an adapter, the library that its network `model` is from; else None.
+        removed: of an adapter, the modules of the library's network that it has not.
     """
 
     widths: dict[str, int]
+    library: str | None = None
+    removed: tuple[str, ...] = ()
     takes_lists = True
 
     def walk(self, crops: Crops) -> Iterator[tuple[str, Crops]]:
@@ -63,7 +67,7 @@ class Trunk(nn.Module):
         for name in layers or ():
             if name not in self.widths:
                 raise ConfigError(
-                    f"trunk: unknown layer {name!r}{did_you_mean(name, self.widths)};"
+                    f"trunk: unknown layer {name!r}{did_you_mean(name, self.widths) or ';'}"
                     f" layers: {', '.join(self.widths)}"
                 )
         return tuple(dict.fromkeys(layers or [list(self.widths)[-1]]))
@@ -76,7 +80,9 @@ def probe_widths(trunk: Trunk, layers: Sequence[str], shape: Sequence[int]) -> d
     shows by sides that differ.
     """
     trunk.widths = dict.fromkeys(layers, 0)
-    state = {name: t.to("meta") for name, t in trunk.state_dict(keep_vars=True).items()}
+    # parameters stay parameters, for torch.fx records no other tensors
+    state = {k: nn.Parameter(p.to("meta"), False) for k, p in trunk.named_parameters()}
+    state |= {k: buffer.to("meta") for k, buffer in trunk.named_buffers()}
     x, mode = torch.empty(1, *shape, device="meta"), trunk.training
     with torch.no_grad():
         outputs = torch.func.functional_call(trunk.eval(), state, (x, layers))

@@ -136,7 +136,7 @@ def regnet(
 def _design(preset: str | None, given: dict[str, Any]) -> Design:
     if preset is not None and preset not in PRESETS:
         raise ConfigError(
-            f"trunk regnet: unknown preset {preset!r}{did_you_mean(preset, PRESETS)};"
+            f"trunk regnet: unknown preset {preset!r}{did_you_mean(preset, PRESETS) or ';'}"
             f" presets: {', '.join(PRESETS)}"
         )
     base = {"se_ratio": 0.0} if preset is None else PRESETS[preset]._asdict()

@@ -1,7 +1,7 @@
 """ResNet, Wide ResNet and ResNeXt. Parameter names are torchvision's."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.layers.init import init_convnet_
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.layers.unit import Unit
+from vissl_lite.schema import above, at_least
 from vissl_lite.trunks._trunk import Crops, Trunk
 
 
@@ -100,12 +101,12 @@ class ResNet(Trunk):
     def __init__(
         self,
         depth: Literal[18, 34, 50, 101, 152, 200] = 50,
-        groups: int = 1,
-        width_per_group: int = 64,
-        width_multiplier: float = 1.0,
+        groups: Annotated[int, at_least(1)] = 1,
+        width_per_group: Annotated[int, at_least(1)] = 64,
+        width_multiplier: Annotated[float, above(0)] = 1.0,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         zero_init_residual: bool = False,
-        in_channels: int = 3,
+        in_channels: Annotated[int, at_least(1)] = 3,
     ):
         super().__init__()
         block, depths = DEPTHS[depth]

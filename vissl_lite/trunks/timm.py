@@ -37,12 +37,13 @@ class Timm(Trunk):
         ConfigError: timm is not installed, or does not know the model.
     """
 
-    takes_lists = False
+    takes_lists, library = False, "timm"
 
     def __init__(self, model: str = "resnet18", pretrained: bool = False, in_channels: int = 3):
         super().__init__()
         self._arguments = model, pretrained, in_channels
         self.model: Any = _create(*self._arguments)
+        self.removed = _names(self.model.pretrained_cfg.get("classifier"))
         _convert(self.model)
         intermediate = hasattr(self.model, "forward_intermediates")
         info = getattr(self.model, "feature_info", []) if intermediate else []
@@ -88,11 +89,15 @@ def _create(model: str, pretrained: bool, in_channels: int) -> nn.Module:
 
     if not timm.is_model(model):
         raise ConfigError(
-            f"trunk timm: unknown model {model!r}{did_you_mean(model, timm.list_models())};"
+            f"trunk timm: unknown model {model!r}{did_you_mean(model, timm.list_models()) or ';'}"
             " timm.list_models() has all names"
         )
     with refusing_pickles():
         return timm.create_model(model, pretrained=pretrained, num_classes=0, in_chans=in_channels)
+
+
+def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
 def _convert(model: nn.Module) -> None:

@@ -12,6 +12,8 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.layers.norm import convert_batch_norm
 from vissl_lite.trunks._trunk import Trunk, copy_tensors, probe_widths, refusing_pickles
 
+AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits")  # of GoogLeNet and Inception
+
 
 @TRUNKS.register("torchvision")
 class Torchvision(Trunk):
@@ -32,7 +34,7 @@ class Torchvision(Trunk):
         ConfigError: an unknown model or weights, or weights together with other than 3 channels.
     """
 
-    takes_lists = False
+    takes_lists, library = False, "torchvision"
 
     def __init__(self, model: str = "resnet18", weights: str | None = None, in_channels: int = 3):
         super().__init__()
@@ -45,6 +47,7 @@ class Torchvision(Trunk):
         if in_channels != 3:
             _widen_first_convolution(self.model, in_channels)
         self.classifier = list(self.model._modules)[-1]
+        self.removed = (self.classifier, *AUXILIARY_HEADS)
         self.model.add_module(self.classifier, nn.Identity())
         self._units = dict(_expand(self.model))
         self._graphs: dict[tuple[str, ...], fx.Graph] = {}
@@ -131,7 +134,7 @@ def _overwrites(user: fx.Node, units: dict[str, nn.Module]) -> bool:
 
 
 def _remove_auxiliary_heads(model: nn.Module) -> None:
-    names = {"aux1", "aux2", "AuxLogits"} & set(model._modules)
+    names = set(AUXILIARY_HEADS) & set(model._modules)
     vars(model).update({"aux_logits": False} if names else {})
     model._modules.update(dict.fromkeys(names))
 
@@ -149,13 +152,14 @@ def _check(model: str, weights: str | None, in_channels: int) -> None:
     names = torchvision.models.list_models(module=torchvision.models)
     if model not in names:
         raise ConfigError(
-            f"trunk torchvision: unknown model {model!r}{did_you_mean(model, names)};"
+            f"trunk torchvision: unknown model {model!r}{did_you_mean(model, names) or ';'}"
             f" models: {', '.join(names)}"
         )
     known = torchvision.models.get_model_weights(model).__members__
     if weights is not None and weights not in known:
+        close = did_you_mean(weights, known) or ";"
         raise ConfigError(
-            f"trunk torchvision: {model} has no weights {weights!r}{did_you_mean(weights, known)};"
+            f"trunk torchvision: {model} has no weights {weights!r}{close}"
             f" weights: {', '.join(known)}"
         )
     if weights is not None and in_channels != 3:

@@ -5,7 +5,7 @@ heads, D channels per attention head.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from vissl_lite.layers.drop_path import DropPath
 from vissl_lite.layers.init import init_transformer_
 from vissl_lite.layers.norm import LayerNorm
 from vissl_lite.layers.unit import Unit
+from vissl_lite.schema import at_least
 from vissl_lite.trunks._trunk import Crops, Trunk
 
 SIZES = {  # channels, blocks, attention heads
@@ -132,12 +133,12 @@ class ViT(Trunk):
     def __init__(
         self,
         size: Literal["tiny", "small", "base", "large", "huge"] = "small",
-        patch_size: int = 16,
-        image_size: int = 224,
+        patch_size: Annotated[int, at_least(1)] = 16,
+        image_size: Annotated[int, at_least(1)] = 224,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         heads: int | None = None,
-        in_channels: int = 3,
+        in_channels: Annotated[int, at_least(1)] = 3,
     ):
         super().__init__()
         channels, depth, _ = SIZES[size]
