@@ -1,6 +1,6 @@
 """What a GPU can do: SwAV steps of RegNetY-16GF, 128GF and 256GF with crops 2x224 + 4x96.
 
-    benchmarks/gpu.sh [--cpu-toy] [--minutes 9] [--only grid,tests,overhead,planner]
+    benchmarks/gpu.sh [--cpu-toy] [--minutes 9] [--only grid,tests,overhead,classes,planner]
 
 Goals, on one GPU of 80 GB: 256GF at 16 images without activation checkpointing; at least 25 % of
 the bf16 peak eager, 35 % tuned. For comparison: SEER 9.3 % on V100, RegNetY-128GF 29 % on A100.
@@ -10,6 +10,7 @@ the bf16 peak eager, 35 % tuned. For comparison: SEER 9.3 % on V100, RegNetY-128
               one NCCL process, images from the loader; the most expensive operators
     tests     pytest -m gpu, and files with other tests that skip without CUDA
     overhead  the trainer against a hand-written loop
+    classes   classifiers of 17,000 to 1.5 million tags: time and peak memory of a step
     planner   planned against measured peaks
 
 The most important come first; what the time does not suffice for is listed as left out. A cell that
@@ -36,7 +37,7 @@ import torch
 from _gpu_cell import PHASES, Cell
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("grid", "tests", "overhead", "planner")
+PARTS = ("grid", "tests", "overhead", "classes", "planner")
 CELL_S = {False: 120, True: 200}  # seconds that a cell may take, eager and compiled
 SEER, TWIN, TWIN384 = "y_256gf_seer", "y_256gf_a376", "y_256gf_a384"
 BLOCK, LAST = {"checkpointing": "block"}, {"memory_format": "channels_last"}
@@ -100,7 +101,10 @@ def main() -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-    runs = {"grid": grid, "tests": tests, "overhead": overhead, "planner": planner}
+    runs = {
+        **{"grid": grid, "tests": tests, "overhead": overhead},
+        **{"classes": classes, "planner": planner},
+    }
     print(f"## {name}, torch {torch.__version__}, {result['date']}\n", flush=True)
     for part in [part for part in PARTS if part in options.only.split(",")]:
         spare = 60 if part == "grid" and not options.cpu_toy else 0  # for the other parts
@@ -241,6 +245,11 @@ def tests(deadline: float, toy: bool) -> Iterator[dict]:
 def overhead(deadline: float, toy: bool) -> Iterator[dict]:
     command = [sys.executable, str(HERE / "_gpu_overhead.py"), *(["--cpu-toy"] if toy else [])]
     yield from printed("trainer against a hand-written loop", command, deadline)
+
+
+def classes(deadline: float, toy: bool) -> Iterator[dict]:
+    command = [sys.executable, str(HERE / "_gpu_classes.py"), *(["--cpu-toy"] if toy else [])]
+    yield from printed("classifiers of many tags", command, min(deadline, time.monotonic() + 60))
 
 
 def planner(deadline: float, toy: bool) -> Iterator[dict]:

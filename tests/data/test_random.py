@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vissl_lite.data.random import generator, permute, uniforms
+from vissl_lite.data.random import generator, permute, ragged, uniforms
 
 ARGUMENTS = list(itertools.product((0, 1, 2**40), (0, 1, 9), (0, 1, 2**33), (0, 1, 7), (0, 1)))
 
@@ -120,6 +120,14 @@ def test_uniforms_share_no_numbers():
     by_draws = {d: np.concatenate([r.ravel() for r in rows if r.shape[1] == d]) for d in (3, 4, 22)}
     for d, numbers in by_draws.items():
         assert len(np.unique(numbers)) == 32 * 3 * d
+
+
+def test_ragged_numbers_are_those_of_generators():
+    """NumPy's own Philox, at positions near and far; nothing, less than a block, several blocks."""
+    seed, counts = 2**62 + 5, np.array([3, 0, 4, 1, 9, 26])
+    positions = np.array([0, 1, 2, 7, 2**40 + 1, 2**63 - 1])
+    one_by_one = [generator(seed, 0, p, 0, 18).random(c) for p, c in zip(positions, counts)]
+    np.testing.assert_array_equal(ragged(seed, positions, counts, 18), np.concatenate(one_by_one))
 
 
 def test_uniforms_are_a_known_philox_stream():

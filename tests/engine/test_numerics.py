@@ -46,6 +46,12 @@ def test_measuring_leaves_no_trace(parts):
     assert all(p.is_contiguous() for p in parts.model.parameters())  # FSDP takes no others
 
 
+def test_scores_of_some_classes_only_are_measured_too():
+    head = "++heads=[{name: sampled_linear, sampled: 3, out_dim: 10}]"
+    parts = Parts(small(head, "loss=cross_entropy", "++memory.memory_format=auto"), CPU)
+    assert "measured on 16 images: fp32 contiguous" in parts.numerics.reason
+
+
 def test_bf16_is_a_candidate_only_where_the_cpu_has_it(monkeypatch):
     for fast in (True, False):
         monkeypatch.setattr(numerics, "has_fast_bf16_cpu", lambda fast=fast: fast)

@@ -193,7 +193,7 @@ SETTINGS = {
     "classes are spread over the processes": (
         "regnet_y hashtag",
         ["ddp", "zero2", "zero3", "hsdp"],
-        ["++heads=[{name: linear, shard_classes: true}]"],
+        ["++heads=[{name: linear, shard_classes: true}]", "++train.max_steps=2"],
     ),
     "a teacher follows": (
         "regnet_y simclr",

@@ -30,7 +30,6 @@ def test_against_scikit_learn():
     ("scorer", "classes", "message"),
     [
         (None, 10, "the model has no classifier; train one with heads=.linear."),
-        ({"sharded": True}, 10, "the model has a classifier spread over processes"),
         ({}, 7, "the classifier has 10 outputs, the labelled images have 7 classes"),
     ],
 )

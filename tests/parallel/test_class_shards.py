@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from vissl_lite.data.batch import Batch, Tags
+from vissl_lite.engine.numerics import _scored
 from vissl_lite.heads.linear import Linear
 from vissl_lite.losses.binary_cross_entropy import BinaryCrossEntropy
 from vissl_lite.losses.cross_entropy import CrossEntropy
@@ -198,6 +199,18 @@ def test_each_rank_keeps_its_rows_only_and_can_see_all_scores(classes, world, ro
         assert shape == z_VBK.shape == (V, B // world, classes)
         expected = mine(x, r, world, 1) @ weight.T + bias
         torch.testing.assert_close(z_VBK, expected, rtol=0, atol=1e-13)
+
+
+def _measured(r, world, x_VBD, weight_KD, bias_K):
+    head = head_of(weight_KD, bias_K, world)
+    x_VBD = mine(x_VBD, r, world, 1)
+    return _scored(head(x_VBD.flatten(0, 1)).unflatten(0, x_VBD.shape[:2]))
+
+
+def test_a_measurement_of_precision_takes_their_softmax(ranks):
+    x, weight, bias = problem(25)
+    lse_VB = torch.cat(ranks(2)(_measured, x, weight, bias), 1)
+    torch.testing.assert_close(lse_VB, (x @ weight.T + bias).logsumexp(-1), rtol=0, atol=1e-12)
 
 
 def _equal_scores(r, world):

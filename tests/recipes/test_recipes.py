@@ -206,6 +206,15 @@ def test_swag(size):
     assert config.train.batch_size == 8192
 
 
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_swag_fine_tuned(size):
+    """At the authors' resolution, the trunk of the pre-training."""
+    config = config_of(f"finetune/hashtag/regnety_{size}gf_in1k")
+    assert config.trunk == config_of(f"pretrain/hashtag/regnety_{size}gf").trunk
+    assert (config.labelled.size, config.data.views[0].size) == (384, 384)
+    assert config.heads == ["linear"]
+
+
 @pytest.mark.parametrize(("share", "lr", "classifier"), [("1pct", 0.02, 5), ("10pct", 0.01, 0.2)])
 def test_swav_on_a_share_of_the_labels(share, lr, classifier):
     """README.md and eval_semisup.py of the authors."""
@@ -243,7 +252,7 @@ def test_starting_weights(recipe):
 # ------------------------------------------------------------------ one step of each
 
 LENGTHS = ["100ep", "400ep", "800ep", "1pct", "10pct"]  # the same steps as 200ep, as all labels
-SIZES = r"finetune/seer/regnety_(64|128|256)gf"  # the same steps as 32gf; pretrain/ builds them
+SIZES = r"finetune/(seer/regnety_(64|128|256)gf|hashtag/regnety)"  # the same steps as SEER's 32gf
 LIKE_OTHERS = [r for r in TRAINING if r.rpartition("_")[2] in LENGTHS or re.match(SIZES, r)]
 STEPPED = [r for r in TRAINING if r.startswith("supervised/") or r not in LIKE_OTHERS]
 

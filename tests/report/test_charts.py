@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -21,6 +22,14 @@ from vissl_lite.report.charts import (
     thinned,
     ticks,
 )
+
+
+def test_a_logarithmic_axis_spaces_powers_of_ten_evenly():
+    drawn = chart("a", [Series("", [1, 10, 100, 1000], [1, 2, 3, 4])], "rank", log_x=True)
+    x = [float(found) for found in re.findall(r'cx="([\d.]+)"', drawn)]
+    assert [b - a for a, b in pairwise(x)] == pytest.approx([(x[3] - x[0]) / 3] * 3, abs=0.2)
+    assert re.findall(r">(1|10|100|1,000)</text>", drawn)[-4:] == ["1", "10", "100", "1,000"]
+    assert "<svg" in chart("a", [Series("", [1], [2])], "rank", log_x=True)  # one rank
 
 
 def test_ticks_are_round_and_few():

@@ -1,10 +1,13 @@
 """Tags are replaced as often as asked, by tags as frequent as in the source, always the same."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 
 from vissl_lite import SOURCES, ConfigError
 from vissl_lite.plugins import load_entries
+from vissl_lite.sources import tag_noise
 
 TAGS = {"name": "digits_tags", "n": 3000, "exponent": 1.0}
 
@@ -45,8 +48,11 @@ def test_replaced_tags_follow_the_frequencies_of_the_source(share):
 
 
 def test_an_image_keeps_its_wrong_tags():
-    found, rows = noisy(0.5), rows_of(noisy(0.5))
-    assert [found[i].tags for i in range(0, 3000, 100)] == rows[::100]
+    """Asked for one by one, or all at once, chunk by chunk."""
+    found = noisy(0.5)
+    with patch.object(tag_noise, "CHUNK", 700):
+        rows = rows_of(found)
+    assert [found[i].tags for i in range(0, 3000, 10)] == rows[::10]
     assert rows_of(noisy(0.5, seed=1)) != rows
 
 

@@ -74,9 +74,9 @@ class BalancedOrder(Order):
     def __init__(self, factors: Any, ends: Any, seed: int):
         super().__init__([len(factors)], seed=seed)
         self.factors, self.ends_of_blocks = factors, ends
-        total = float(ends[len(ends) - 1])
-        self.size = max(1, round(total))
-        self.scale = self.size / total  # a whole number of points
+        self.total = float(ends[len(ends) - 1])
+        self.size = max(1, round(self.total))
+        self.scale = self.size / self.total  # a whole number of points
 
     def indices(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         u = generator(self.seed, epoch, 0, 0, STREAM).random()

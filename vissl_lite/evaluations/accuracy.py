@@ -20,8 +20,7 @@ class Accuracy:
     Of equal scores the smaller class id comes first.
 
     Raises:
-        ConfigError: the model has no classifier, one that is spread over processes, or one of other
-            classes.
+        ConfigError: the model has no classifier, or one of other classes.
     """
 
     def check(self, bench: Bench) -> None:
@@ -38,14 +37,12 @@ def check_scorer(bench: Bench, where: str, instead: str) -> None:
     """The model's own classifier, for the evaluation at `where` in the config.
 
     Raises:
-        ConfigError: there is none, it is spread over processes, or it has other classes; `instead`
-            is the remedy.
+        ConfigError: there is none, or it has other classes; `instead` is the remedy.
     """
     scorer = bench.model.scorer
-    if scorer is None or getattr(scorer, "sharded", False):
-        state = "no classifier" if scorer is None else "a classifier spread over processes"
+    if scorer is None:
         raise ConfigError(
-            f"{where}: the model has {state}; train one with heads=[linear], or {instead}"
+            f"{where}: the model has no classifier; train one with heads=[linear], or {instead}"
         )
     if scorer.out_dim != bench.num_classes:
         raise ConfigError(

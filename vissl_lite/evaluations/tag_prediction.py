@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from vissl_lite.engine.order import classes_of
 from vissl_lite.evaluations._ranks import share_out
 from vissl_lite.evaluations.multilabel import having
 from vissl_lite.model import LOGITS
+from vissl_lite.parallel.collectives import world_size
 
 if TYPE_CHECKING:
     from vissl_lite.data.batch import Tags
@@ -31,7 +33,8 @@ class TagPrediction:
     tags that a test image has: average precision (scikit-learn's, the area under the steps), its
     mean `mAP`, and in bands of training frequency `mAP_head`, `mAP_middle`, `mAP_tail`. `untagged`
     is the share of test images without a tag. All in [0, 1]. Processes share out the tags. Scores
-    of all test images and tags are in memory: about 10 bytes each.
+    of all test images and tags are in the memory of each process: 4 bytes each, and 8 for a moment
+    where images cannot be read.
 
     Args:
         test: source with the training's classes as tags; default: labelled.test.
@@ -40,7 +43,8 @@ class TagPrediction:
 
     Raises:
         ConfigError: no classifier, images without tags, another vocabulary, a training source whose
-            tags are not known before its images are opened, or a k, or shares, out of range.
+            tags are not known before its images are opened, more scores than the memory of this
+            machine holds, or a k, or shares, out of range.
     """
 
     brings_images = True
@@ -68,11 +72,10 @@ class TagPrediction:
         source = self._source(bench)
         found = bench.seen(source, bench.labelled, [LOGITS], target="tags")
         tags, z_NV = cast("Tags", found.tags), found.features[LOGITS]
-        tagged_N = (tags.counts_B() > 0).nonzero()[:, 0]
-        if not len(tagged_N):
+        if not len(tags.values_T):
             raise ConfigError("evaluations.tag_prediction.test: no image has a tag")
-        untagged = 1 - len(tagged_N) / len(z_NV)
-        ranking = at_k(z_NV[tagged_N], tags.select(tagged_N), self.k)
+        untagged = (tags.counts_B() == 0).double().mean().item()
+        ranking = at_k(z_NV, tags, self.k)
         return {**self._by_band(bench, z_NV, tags), **ranking, "untagged": untagged}
 
     def _source(self, bench: Bench) -> Any:
@@ -88,6 +91,7 @@ class TagPrediction:
                 f" {trained}; evaluate images with the training's vocabulary"
             )
         _check_trained_on(self._trained_on(bench), source)
+        _check_memory(len(source), scorer.out_dim)  # pyright: ignore
         return source
 
     def _by_band(self, bench: Bench, z_NV: Tensor, tags: Tags) -> dict[str, float]:
@@ -127,6 +131,23 @@ def _check_trained_on(trained: Any, source: Any) -> None:
         )
 
 
+def _check_memory(images: int, tags: int) -> None:
+    """Scores of everything have to fit beside those of the other processes of this machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    needed, there = 8 * images * tags, _memory() // processes
+    if needed > there:
+        raise ConfigError(
+            f"evaluations.tag_prediction.test: scores of {images:,} images and {tags:,} tags take"
+            f" up to {needed / 1e9:,.0f} GB in each process, which has {there / 1e9:,.0f} GB; name"
+            f" a source of at most {there // (8 * tags):,} images"
+        )
+
+
+def _memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def bands(count_V: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
     """[V]: 0, 1, 2 for head, middle, tail; of equally frequent tags the first come first."""
     place_V = np.empty(len(count_V), np.int64)
@@ -136,14 +157,16 @@ def bands(count_V: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
 
 
 def at_k(z_NV: Tensor, tags: Tags, ks: tuple[int, ...]) -> dict[str, float]:
-    """Mean precision and recall at every k; every image has a tag."""
-    best_NK = z_NV.topk(min(max(ks), z_NV.shape[1]), dim=1).indices
-    has_NV = torch.zeros(z_NV.shape, dtype=torch.bool)
-    has_NV[tags.rows_T(), tags.values_T] = True
-    hit_NK = has_NV.gather(1, best_NK).double()
-    numbers = {}
+    """Mean precision and recall at every k over the images with a tag."""
+    num_tags = z_NV.shape[1]
+    best_NK = z_NV.topk(min(max(ks), num_tags), dim=1).indices
+    row_N1 = torch.arange(len(z_NV))[:, None]
+    own_T = tags.rows_T() * num_tags + tags.values_T
+    hit_NK = torch.isin(row_N1 * num_tags + best_NK, own_T).double()
+    count_N = tags.counts_B()
+    has_N, numbers = count_N > 0, {}
     for k in ks:
-        hits_N = hit_NK[:, :k].sum(1)
+        hits_N = hit_NK[has_N, :k].sum(1)
         numbers[f"precision@{k}"] = (hits_N / k).mean().item()
-        numbers[f"recall@{k}"] = (hits_N / tags.counts_B()).mean().item()
+        numbers[f"recall@{k}"] = (hits_N / count_N[has_N]).mean().item()
     return numbers

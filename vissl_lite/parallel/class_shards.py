@@ -119,16 +119,21 @@ class ShardedLogits:
 
     @torch.no_grad()
     def full(self) -> Tensor:
-        """[V, B, K] for the images of this rank, as the unsharded layer would give, no gradient."""
+        """[V, B, K] for the images of this rank, as the unsharded layer would give, no gradient.
+
+        Ranks may differ in the number of images, here alone; one may have none.
+        """
         weight_CD, bias_C = self._own_rows()
+        rows = len(self.x_ND)
+        x_ND = F.pad(self.x_ND, (0, 0, 0, _max_of_hosts(rows) - rows))
         z_MC = F.linear(
-            gather_with_grad(self.x_ND.to(self.dtype)),
+            gather_with_grad(x_ND.to(self.dtype)),
             weight_CD.to(self.dtype),
             bias_C.to(self.dtype),
         )
         z_WNC = F.pad(z_MC, (0, self._most - len(bias_C))).unflatten(0, (world_size(), -1))
         z_NK = _exchange(z_WNC).transpose(0, 1).flatten(1)[:, : self.layer.out_features]
-        return z_NK.unflatten(0, self.rows)
+        return z_NK[:rows].unflatten(0, self.rows)
 
     @property
     def _most(self) -> int:

@@ -29,24 +29,35 @@ class Series:
 
 
 def chart(
-    title: str, series: Sequence[Series], x_label: str, log: bool = False, from_zero: bool = False
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    log: bool = False,
+    from_zero: bool = False,
+    log_x: bool = False,
 ) -> Html:
     """A figure: the lines with their names at their ends, and their numbers to unfold.
 
     Args:
         log: logarithmic scale, if all values are above 0.
         from_zero: the scale begins at 0 at the latest.
+        log_x: `x` on a logarithmic scale, from the first to the last; all above 0.
     """
     points = [(x, y) for s in series for x, y in zip(s.x, s.y) if math.isfinite(y)]
     caption = tag("figcaption", title)
     if not points:
         return tag("figure", caption, tag("p", "No finite number was recorded."))
     log = log and min(y for _, y in points) > 0
-    last = max(x for x, _ in points)
-    across = Scale(0.0, last if last > 0 else 1.0)
+    across = _across([x for x, _ in points], log_x)
     up = Scale.over([y for _, y in points] + [0.0] * from_zero, log)
     drawing = _drawing(title, series, across, up, x_label)
     return tag("figure", caption, drawing, details("Numbers", numbers(title, series, x_label)))
+
+
+def _across(x: Sequence[float], log: bool) -> Scale:
+    if log:
+        return Scale(min(x), max(x) if max(x) > min(x) else 10 * min(x), True)
+    return Scale(0.0, max(x) if max(x) > 0 else 1.0)
 
 
 def numbers(title: str, series: Sequence[Series], x_label: str) -> Html:
@@ -190,7 +201,7 @@ def _x_ticks(across: Scale, left: float, right: float) -> Html:
             _text(
                 short(t), left + across(t) * (right - left), HEIGHT - BOTTOM + 16, "middle", "soft"
             )
-            for t in ticks(across.low, across.high, 5)
+            for t in (across.ticks if across.log else ticks(across.low, across.high, 5))
         ]
     )
 

@@ -1,7 +1,7 @@
 """The report of a run, or of several: sections put together to a page.
 
 Run (config, metrics.jsonl) -> about, diagnosis, evaluations, training, speed
-its source and its views    -> the contact sheet
+its source and its views    -> the contact sheet, tag frequencies
 its newest checkpoint       -> predicted tags, neighbours, map, prototypes, confusion
 """
 
@@ -18,6 +18,7 @@ from vissl_lite.io import replace_text
 from vissl_lite.report.about import about, compared
 from vissl_lite.report.confusion import confusion
 from vissl_lite.report.curves import evaluations, speed, training
+from vissl_lite.report.frequencies import frequencies
 from vissl_lite.report.look import Looker
 from vissl_lite.report.maps import feature_map
 from vissl_lite.report.neighbours import neighbours
@@ -58,6 +59,7 @@ def of_one(run: Run, device: torch.device, pictures: bool, missing: list[str]) -
     shown = [about(run), diagnosis([run]), evaluations([run]), training([run]), speed([run])]
     if pictures:
         shown.append(_or_why("Views", lambda: _views(run), missing))
+        shown.append(_or_why("Tag frequencies", lambda: frequencies(run), missing))
         shown.append(_or_why("Predicted tags", lambda: tags(run, device), missing))
         shown += _looked(run, device, missing)
     if missing:

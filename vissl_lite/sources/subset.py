@@ -26,7 +26,8 @@ class Subset(Source):
     The choice depends on the seed and the source alone, not on processes. A smaller share is part
     of a larger one with the same seed. Images keep the order of the source and their labels, tags
     and names. Labels come from the source's index; where it has none, every image is asked for.
-    A list always asks for every image, and `packed` and `tar_shards` read it for that.
+    A list always asks for every image, and `packed` and `tar_shards` read it for that. Memory: 8
+    bytes per image chosen; all tags asked for at once are a copy.
 
     Args:
         source: config of a source. The weights of a `mix` are not passed on.
@@ -86,8 +87,10 @@ class Subset(Source):
         if tags is None:
             return None
         values, offsets = tags
-        rows = [values[offsets[i] : offsets[i + 1]] for i in self.index_n]
-        return np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+        length_n = offsets[self.index_n + 1] - offsets[self.index_n]
+        ends_n = np.cumsum(length_n)
+        shift_T = np.repeat(offsets[self.index_n] - (ends_n - length_n), length_n)
+        return values[np.arange(len(shift_T)) + shift_T], np.concatenate([[0], ends_n])
 
     def names(self) -> Iterator[str]:
         """What its images are called, in order."""

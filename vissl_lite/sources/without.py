@@ -21,7 +21,8 @@ class Without(Source):
 
     Training images that are in a test set as well make its results too good (Mahajan et al. 2018,
     arXiv 1805.00932, section 4.1, report both). `vissl-lite duplicates` writes the list;
-    images keep their order, labels, tags and names. Memory: 8 bytes per image left out.
+    images keep their order, labels, tags and names. Memory: 8 bytes per image left out; what asks
+    for all labels, tags or images at once gets a copy of those that are kept.
 
     Args:
         source: config of a source. The weights of a `mix` are not passed on.
@@ -37,12 +38,16 @@ class Without(Source):
         self.source = SOURCES.build(source, "without.source")
         index_L, names = read_list(existing_file(list, "without.list"))
         _check(self.source, index_L, names, list)
-        self.index_L = index_L
         self._kept_before_L = index_L - np.arange(len(index_L))
         self.num_classes, self.classes = self.source.num_classes, self.source.classes
 
+    @property
+    def index_L(self) -> np.ndarray:
+        """int64, rising: the images that are left out."""
+        return self._kept_before_L + np.arange(len(self._kept_before_L))
+
     def __len__(self) -> int:
-        return len(self.source) - len(self.index_L)
+        return len(self.source) - len(self._kept_before_L)
 
     def sample(self, index: int) -> Sample:
         return self.source[self.place(index)]
@@ -65,13 +70,13 @@ class Without(Source):
             return None
         values, offsets = tags
         length_N = np.diff(offsets)
-        kept_T = np.ones(len(values), bool)
-        for i in self.index_L:
-            kept_T[offsets[i] : offsets[i + 1]] = False
-        return values[kept_T], np.cumsum([0, *np.delete(length_N, self.index_L)])
+        kept_N = np.ones(len(length_N), bool)
+        kept_N[self.index_L] = False
+        kept_offsets = np.concatenate([[0], np.cumsum(length_N[kept_N])])
+        return values[np.repeat(kept_N, length_N)], kept_offsets
 
     def described(self) -> str:
-        return f"{len(self.index_L):,} left out of {self.source!r}, "
+        return f"{len(self._kept_before_L):,} left out of {self.source!r}, "
 
 
 def read_list(file: Path) -> tuple[np.ndarray, list[str]]:
