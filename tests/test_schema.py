@@ -49,6 +49,7 @@ def test_conform_converts(value, hint, expected):
         ([1.0], tuple[float, float], "here: needs 2 values, got 1: [1.0]"),
         ([1, "x"], list[int], "here[1]: 'x' is not a whole number"),
         ("many", int | None, "here: 'many' is not a whole number or null"),
+        ("a", tuple[str, ...] | None, "here: 'a' is not a list or null; write [a]"),
         (7, str, "here: 7 is not a string"),
         (3, list[int], "here: 3 is not a list"),
     ],

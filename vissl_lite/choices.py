@@ -57,7 +57,7 @@ def _key(word: str) -> str:
 def _chooses(word: str) -> bool:
     """Whether the word is GROUP=NAME or GROUP=[NAME,...], and not GROUP={...} or a file."""
     key, value = _key(word), word.partition("=")[2]
-    if not value or value.startswith("{") or value.endswith((".yaml", ".yml")):
+    if not key or not value or value.startswith("{") or value.endswith((".yaml", ".yml")):
         return False
     return not key.startswith(("hydra", "-", "~")) and is_group(key)
 

@@ -215,7 +215,9 @@ def _conform_union(value: Any, hints: tuple, where: str) -> tuple[Any, list[str]
             return converted, []
     expected = " or ".join(_expected(hint) for hint in hints)
     lists = any(_is_sequence(hint) for hint in hints) and isinstance(value, (str, int, float))
-    return value, [f"{where}: {value!r} is not {expected}" + (f"; write [{value}]" if lists else "")]
+    return value, [
+        f"{where}: {value!r} is not {expected}" + (f"; write [{value}]" if lists else "")
+    ]
 
 
 def _conform_sequence(value: Any, kind: type, hints: tuple, where: str) -> tuple[Any, list[str]]:

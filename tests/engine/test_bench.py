@@ -11,6 +11,7 @@ from vissl_lite import ConfigError
 from vissl_lite.config import Labelled
 from vissl_lite.engine import bench as bench_module
 from vissl_lite.engine.bench import Bench, labelled_sources
+from vissl_lite.engine.evaluate import Evaluations
 
 LABELLED = Labelled(size=8, transforms=[], batch_size=16)
 RESIZE = [{"name": "resize", "short_side": 16}]
@@ -89,6 +90,24 @@ def test_other_classes_in_train_and_test(tmp_path, monkeypatch):
     test = folder_of_images(tmp_path / "test", ["cat", "fox"])
     with pytest.raises(ConfigError, match=r"labelled\.test: its classes are not .* \(dog, fox\)"):
         labelled_sources(labelled(train, test))
+
+
+def test_class_names_in_common(tmp_path, monkeypatch):
+    """cat, dog, fox beside cat, elk, fox; evaluations that compare class ids still refuse them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train = folder_of_images(tmp_path / "train", ["cat", "dog", "fox"])
+    test = folder_of_images(tmp_path / "test", ["cat", "elk", "fox"])
+    config = labelled(train, test)
+    alone = replace(config, evaluations={"retrieval": {}, "copy_detection": {}})
+    sources = Evaluations(alone, CPU, tmp_path).sources
+    assert [sources["train"][i].label for i in range(3)] == [0, 1, 2]
+    assert [sources["test"][i].label for i in range(3)] == [0, 3, 2]
+    assert bench_of(sources).num_classes == 4
+    both = replace(config, evaluations={"retrieval": {}, "knn": {}})
+    with pytest.raises(
+        ConfigError, match=r"its classes are not .* \(dog, elk\).*\(retrieval, copy"
+    ):
+        Evaluations(both, CPU, tmp_path)
 
 
 def test_a_source_without_labels(tmp_path, monkeypatch):

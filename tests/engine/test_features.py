@@ -190,14 +190,17 @@ def test_exchange_puts_every_row_in_its_place(ranks):
 def sharded_features(rank, world, images):
     """Of a model whose weights are spread over the processes."""
     model = small_model()
+    model.heads[-1].shard_classes = True
     shard(model, make_mesh("zero3", None, CPU))
-    found = extracted(model, SomeDigits(images), ["res5", "embedding"], batch_size=2)
+    layers = ["res5", "embedding", "logits"]
+    found = extracted(model, SomeDigits(images), layers, batch_size=2)
     names = [type(p).__name__ for p in model.parameters()]
     return found, names
 
 
 def test_of_shards_when_one_process_has_a_batch_less(ranks):
-    expected = extracted(small_model(), SomeDigits(5), ["res5", "embedding"])
+    """Its three classes too: the second process has one of them."""
+    expected = extracted(small_model(), SomeDigits(5), ["res5", "embedding", "logits"])
     for found, names in ranks(2)(sharded_features, 5):
         torch.testing.assert_close(found.features, expected.features)
         assert set(names) == {"DTensor"}  # nothing stays gathered

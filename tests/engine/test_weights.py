@@ -1,10 +1,15 @@
 """Starting from weights: all of them or a sentence, never some of them in silence."""
 
+from dataclasses import replace
+
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from training import small, trained
 
+import vissl_lite
 from vissl_lite.engine.build import build_model
 from vissl_lite.engine.weights import load_into
 from vissl_lite.errors import ConfigError
@@ -62,6 +67,65 @@ def loaded(run, heads):
     before = {name: t.clone() for name, t in model.heads.state_dict().items()}
     notes = load_into(model, run[0])
     return before, model.heads.state_dict(), notes[1:]
+
+
+NETWORKS = {  # and how many tensors their classifiers have
+    "timm test_convnext": (lambda: timm.create_model("test_convnext", num_classes=7), 2),
+    "timm test_resnet": (lambda: timm.create_model("test_resnet", num_classes=7), 2),
+    "torchvision mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, 4),
+}
+
+
+def adapter(network):
+    library, model = network.split()
+    torch.manual_seed(5)
+    return build_model(replace(small(), trunk={"name": library, "model": model}), 10)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
+def test_an_adapter_takes_its_library_s_own_network(network, prefix, tmp_path):
+    make, head = NETWORKS[network]
+    theirs, model = make(), adapter(network)
+    torch.save({prefix + name: t for name, t in theirs.state_dict().items()}, tmp_path / "x.pth")
+    notes = load_into(model, tmp_path / "x.pth")
+    tensors = len(model.trunk.state_dict())
+    library = network.split()[0]
+    assert notes == [
+        f"init: {tensors} trunk tensors from {tmp_path / 'x.pth'} (a network of {library})",
+        "init: heads start from scratch, the file has none that fit",
+        f"init: ignored: {head} head",
+    ]
+    own, given = model.trunk.model.state_dict(), theirs.state_dict()
+    assert all(torch.equal(t, given[name]) for name, t in own.items())
+    assert len(given) == len(own) + head
+
+
+def test_an_adapter_takes_formats_of_its_names(tmp_path):
+    theirs = torchvision.models.resnet18()
+    query = {f"module.encoder_q.{name}": t for name, t in theirs.state_dict().items()}
+    torch.save({"state_dict": {**query, "module.queue": torch.ones(2, 2)}}, tmp_path / "x.pth")
+    model = adapter("torchvision resnet18")
+    assert "(MoCo" in load_into(model, tmp_path / "x.pth")[0]
+    assert torch.equal(model.trunk.model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+
+
+def test_an_adapter_refuses_another_network_of_its_library(tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match=r"another trunk than the config: model\.stem\.0\.weight"):
+        load_into(adapter("timm test_convnext"), tmp_path / "x.pth")
+
+
+def test_names_from_before_the_compiler(tmp_path):
+    """torch.compile of the whole, below DistributedDataParallel, and of single blocks."""
+    theirs = torchvision.models.resnet18()
+    named = {
+        f"module._orig_mod.{name}".replace("layer1.0.", "layer1.0._orig_mod."): t
+        for name, t in theirs.state_dict().items()
+    }
+    torch.save(named, tmp_path / "x.pth")
+    trunk = vissl_lite.load(tmp_path / "x.pth")
+    assert torch.equal(trunk.layer1[0].conv1.weight, theirs.layer1[0].conv1.weight)
 
 
 MLP, LINEAR = "{name: mlp, hidden: [32], out_dim: 16}", "{name: linear, out_dim: 10}"

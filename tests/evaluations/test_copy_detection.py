@@ -19,9 +19,9 @@ from vissl_lite.sources.digits import Digits
 EDIT = [{"name": "random_resized_crop", "scale": [0.6, 0.9]}]
 
 
-def small_bench():
+def small_bench(sources=None):
     labelled = Labelled(size=8, transforms=[])
-    sources = {"train": Digits("train"), "test": SomeDigits(61, unlabelled=(7,))}
+    sources = sources or {"train": Digits("train"), "test": SomeDigits(61, unlabelled=(7,))}
     return Bench(small_model(), labelled, sources, device=CPU, numerics=FP32)
 
 
@@ -52,6 +52,12 @@ def test_as_in_sklearn(cosines, distractors, monkeypatch):
     assert list(metrics) == ["muAP", "mAP", "recall_at_1"]
     assert list(metrics.values()) == pytest.approx(expected, abs=2e-3)
     assert expected[0] < expected[1] < 1
+
+
+def test_distractors_need_no_label():
+    sources = {"train": SomeDigits(90, unlabelled=range(1, 90, 2)), "test": SomeDigits(20)}
+    bench, whole = small_bench(sources), small_bench({**sources, "train": SomeDigits(90)})
+    assert CopyDetection(EDIT).evaluate(bench) == CopyDetection(EDIT).evaluate(whole)
 
 
 def test_whitened_as_in_sklearn():

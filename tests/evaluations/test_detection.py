@@ -286,6 +286,38 @@ def test_the_1x_schedule():
 # ---------------------------------------------------------------- mistakes
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: 0; needs 1 or more"),
+        ({"layers": ("res2", "res3", "res4", "res9")}, "layers: 'res9' is no map of the trunk"),
+        ({"freeze_until": "res9"}, "freeze_until: 'res9' is no map of the trunk"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_before_training(folder, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Detection(**files(folder, "few", "few"), **{**SMALL, **changes}).check(
+            bench_in(None, cheap_model())[0]
+        )
+
+
+def test_other_annotations_begin_anew(folder, tmp_path):
+    """Of the same name, with one box moved."""
+    given = shutil.copytree(folder / "few", tmp_path / "few") / "annotations.json"
+    entry = Detection(**files(tmp_path, "few", "few"), **SMALL, iterations=3, masks=False)
+    bench, notes = bench_in(tmp_path / "run", cheap_model())
+    stops_before(bench, 3)
+    with pytest.raises(Stopped):
+        entry.evaluate(bench)
+    content = json.loads(given.read_text())
+    next(e for e in content["annotations"] if not e.get("iscrowd"))["bbox"][2] -= 0.5
+    given.write_text(json.dumps(content))
+    stops_before(bench, 2)
+    with pytest.raises(Stopped):
+        entry.evaluate(bench)
+    assert not any("goes on" in note for note in notes)
+
+
 @pytest.fixture
 def one(tmp_path):
     """A folder with one image, and annotations to spoil."""

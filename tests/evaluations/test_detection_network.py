@@ -1,11 +1,14 @@
 """Which pyramid a trunk gets, its levels, what is frozen; RoIAlign and anchors at any stride."""
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
+from distributed import run_ranks
 from engine.some_digits import CPU, FP32
+from torch.distributed.device_mesh import init_device_mesh
 from torchvision.models.detection.image_list import ImageList
 
 from vissl_lite import TRUNKS, ConfigError
@@ -13,9 +16,11 @@ from vissl_lite.config import Labelled
 from vissl_lite.engine.bench import Bench
 from vissl_lite.evaluations import _detection_network as network_module
 from vissl_lite.evaluations._detection_pyramid import SimplePyramid
+from vissl_lite.evaluations._training import without_decay_of_norms_and_tokens
 from vissl_lite.evaluations.detection import PLACE
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.model import SSLModel
+from vissl_lite.parallel.wrap import shard
 from vissl_lite.plugins import load_entries
 
 RESNET = {"name": "resnet", "depth": 18, "width_multiplier": 0.125}
@@ -230,6 +235,67 @@ class OfOneSize(torch.nn.Module):
         return {"map": F.max_pool2d(x_NCHW, 16)}
 
 
+class WithBuffer(torch.nn.Module):
+    """Maps at one stride; adds a buffer that its state dict leaves out."""
+
+    widths: ClassVar = {"map": 3}
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("offset", torch.ones(3, 1, 1), persistent=False)
+
+    def forward(self, x_NCHW, layers):
+        return {"map": F.max_pool2d(x_NCHW, 16) + self.offset}
+
+
+def test_strides_of_a_trunk_with_a_buffer_that_is_not_saved():
+    trunk = WithBuffer()
+    assert network_module.map_strides(trunk, PLACE) == {"map": 16}
+    assert trunk.offset.device == CPU
+
+
+def test_strides_of_a_compiled_trunk_are_those_of_the_plain_one():
+    load_entries()
+    trunk = TRUNKS.build(RESNET, "trunk")
+
+    def refuse(graph, inputs):
+        raise AssertionError("compiled")
+
+    for unit in trunk.units():
+        unit.compile(backend=refuse)
+    expected = {"conv1": 2, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
+    found = network_module.map_strides(trunk, PLACE)
+    assert {name: found[name] for name in expected} == expected
+
+
+def outlines_of_shards(rank, world):
+    load_entries()
+    model = SSLModel(TRUNKS.build(RESNET, "trunk"), mean=(0.3,) * 3, std=(0.4,) * 3)
+    whole = {name: tuple(t.shape) for name, t in model.trunk.state_dict().items()}
+    shard(model, init_device_mesh("cpu", (world,)))
+    config = SimpleNamespace(trunk=RESNET)
+    bench = Bench(model, Labelled(), {}, device=CPU, numerics=FP32, config=config)
+    outline = network_module.outline_of_trunk(bench)
+    found = {name: tuple(t.shape) for name, t in outline.state_dict().items()}
+    devices = {t.device.type for t in outline.state_dict().values()}
+    return found == whole, devices, network_module.map_strides(outline, PLACE)["res5"]
+
+
+def test_the_outline_of_shards_is_that_of_the_whole_trunk():
+    assert run_ranks(outlines_of_shards, 2) == [(True, {"meta"}, 32)] * 2
+
+
+def test_position_and_class_embeddings_do_not_decay():
+    load_entries()
+    trunk = TRUNKS.build(VIT, "trunk")
+    decay, still = without_decay_of_norms_and_tokens(trunk, 0.1)
+    assert (decay["weight_decay"], still["weight_decay"]) == (0.1, 0)
+    name_of = {p: name for name, p in trunk.named_parameters()}
+    names = {name_of[p] for p in still["params"]}
+    assert names == {n for n in name_of.values() if "norm" in n} | {"pos_embed", "cls_token"}
+    assert len(decay["params"]) + len(names) == len(name_of)
+
+
 class OfTwoStrides(torch.nn.Module):
     """And a third map, which does not grow with the image."""
 
@@ -244,6 +310,10 @@ class OfTwoStrides(torch.nn.Module):
     ("trunk", "message"),
     [
         (OfOneSize(), r"does not take images of any size \(Input width \(448\).*\); take one that"),
+        (
+            {**VIT, "in_channels": 1},
+            r"takes images of 1 channels, and these have 3; take one with in_channels=3",
+        ),
         (OfTwoStrides(), "needs maps at four strides, or all at one; trunk OfTwoStrides gives 2;"),
     ],
 )

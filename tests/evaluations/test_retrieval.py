@@ -75,9 +75,9 @@ def test_whitened_features_have_covariance_one(monkeypatch):
     assert z_NP.mean(0).abs().max() < 1e-9
 
 
-def small_bench(**labelled):
+def small_bench(sources=None, **labelled):
     labelled = Labelled(**{"size": 16, "transforms": ["resize", "center_crop"], **labelled})
-    sources = {"train": Digits("test"), "test": SomeDigits(40, unlabelled=(3,))}
+    sources = sources or {"train": Digits("test"), "test": SomeDigits(40, unlabelled=(3,))}
     return Bench(small_model(), labelled, sources, device=CPU, numerics=FP32)
 
 
@@ -93,6 +93,28 @@ def test_several_scales_are_averaged(scales):
     sides = [(normalize(found[split]), label[split]) for split in ("test", "train")]
     metrics = Retrieval(k=(1,), scales=scales).evaluate(small_bench())
     mean_ap, recall = sklearn_scores(*sides[0], *sides[1], 1)
+    assert metrics["mAP"] == pytest.approx(mean_ap, abs=1e-4)
+    assert metrics["recall_at_1"] == pytest.approx(recall, abs=1e-4)
+
+
+NONE = {"train": (2, 3, 40, 79), "test": (0, 7, 39)}  # images without a label
+
+
+@pytest.mark.parametrize(("gallery", "scale"), [("train", 1.0), ("test", 0.5)])
+def test_images_without_a_label_are_distractors(gallery, scale):
+    whole = {"train": SomeDigits(80), "test": SomeDigits(40)}
+    known = small_bench(whole, size=int(16 * scale))
+    x, label, part = {}, {}, {}
+    for split, source in whole.items():
+        found = known.features(split)
+        x[split] = normalize(found.features["res5"].double().numpy())
+        label[split] = found.label_N.numpy().copy()
+        label[split][list(NONE[split])] = -1
+        part[split] = SomeDigits(len(source), unlabelled=NONE[split])
+    truth = np.where(label["test"] < 0, -2, label["test"])  # of which there is no image
+    sides = x["test"], truth, x[gallery], label[gallery]
+    mean_ap, recall = sklearn_scores(*sides, 1, itself=gallery == "test")
+    metrics = Retrieval(gallery, k=(1,), scales=(scale,)).evaluate(small_bench(part))
     assert metrics["mAP"] == pytest.approx(mean_ap, abs=1e-4)
     assert metrics["recall_at_1"] == pytest.approx(recall, abs=1e-4)
 

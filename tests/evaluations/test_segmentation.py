@@ -313,7 +313,7 @@ def test_mistakes(tmp_path, label, changes, message):
 )
 def test_layers_and_sizes_that_do_not_fit(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        with_maps(tmp_path, **changes).evaluate(bench_in(None)[0])
+        with_maps(tmp_path, **changes).check(bench_in(None)[0])
 
 
 def test_more_categories_than_a_byte_tells_apart(folder, tmp_path):

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import time
@@ -9,8 +10,9 @@ from training import records, small, trained
 
 from vissl_lite import EVALUATIONS, ConfigError
 from vissl_lite.engine.trainer import Trainer
+from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.hooks.base import Hook
-from vissl_lite.hooks.evaluate import Evaluate
+from vissl_lite.hooks.evaluate import Evaluate, _command
 
 LABELLED = (
     "++labelled={train: {name: digits}, test: {name: digits, split: test}, size: 16,"
@@ -137,6 +139,54 @@ def test_a_setting_that_does_not_fit_is_told_before_the_first_step(tmp_path):
     with pytest.raises(ConfigError, match="has no layer 'res9'; did you mean 'res5'"):
         trained(small(*overrides), tmp_path)
     assert not records(tmp_path)
+
+
+class Fails:
+    """An evaluation that fails.
+
+    Args:
+        error: how.
+    """
+
+    def __init__(self, error: str = "ConfigError"):
+        self.error = {"ConfigError": ConfigError, "NonFiniteLoss": NonFiniteLoss}[error]
+
+    def evaluate(self, bench):
+        raise self.error("fails.lr: too large")
+
+
+FAILS = (LABELLED, "hooks=[checkpoint,evaluate]", "++train.max_steps=1")
+FAILS += ("++evaluations={fails: {}, ones: {}}",)
+
+
+@pytest.mark.parametrize("error", ["ConfigError", "NonFiniteLoss"])
+def test_a_failure_after_the_first_step_costs_neither_training_nor_the_others(
+    tmp_path, monkeypatch, error
+):
+    monkeypatch.setitem(EVALUATIONS._entries, "fails", Fails)
+    trainer = trained(small(*FAILS, f"++evaluations.fails.error={error}"), tmp_path)
+    assert [record["name"] for record in records(tmp_path, "eval")] == ["ones"]
+    assert (tmp_path / "checkpoints" / "step-00000001" / "meta.json").is_file()
+    assert trainer.exit_code == 0
+    told = [record for record in records(tmp_path, "note") if record["level"] == "warning"]
+    assert [record["text"] for record in told] == 2 * [
+        "evaluation fails of step 1 failed and is left out: fails.lr: too large; to run it again"
+        " (give its settings anew): vissl-lite config=evaluate/suite 'evaluations=[fails]'"
+        f" init={tmp_path}"
+    ]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines[-2:]] == ["end", "note"]
+
+
+def test_a_failure_before_the_first_step_stops(tmp_path, monkeypatch):
+    monkeypatch.setitem(EVALUATIONS._entries, "fails", Fails)
+    with pytest.raises(ConfigError, match="too large"):
+        trained(small(*FAILS, "++hooks.evaluate.at_start=true"), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_command_that_runs_an_evaluation_again():
+    assert _command("detection") == "config=evaluate/detection"
 
 
 def test_training_is_not_changed(tmp_path):

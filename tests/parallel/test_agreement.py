@@ -9,6 +9,7 @@ import torch.distributed as dist
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import agreement
 from vissl_lite.parallel.agreement import (
+    all_failed,
     check_agreement,
     differences,
     epitaph,
@@ -115,6 +116,14 @@ def test_a_rank_that_was_killed_leaves_no_note(store):
         "rank 2 stops: it lost the connection to another rank, which was killed or cut off from"
         " the network (Connection closed by peer [127.0.0.1]:9)"
     )
+
+
+def test_ranks_go_on_only_if_all_fail(store, monkeypatch):
+    monkeypatch.setattr(agreement, "TOGETHER_S", 0.0)
+    assert [all_failed("knn of step 3") for _ in range(4)] == [False, False, False, True]
+    assert not all_failed("knn of step 4")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert all_failed("knn of step 5")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ from distributed import run_ranks
 from sklearn.neighbors import KNeighborsClassifier
 from suite.some_runs import make_run
 
+from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.plugins import load_entries
 from vissl_lite.sources.digits import Digits
 from vissl_lite.suite import command as suite
 from vissl_lite.suite import run as suite_run
+from vissl_lite.suite.results import settings_of
+from vissl_lite.suite.subjects import Subject
 
 KNN = ["evaluations=[knn]", "evaluations.knn.k=[1]", "device=cpu"]
 DONE = '{"kind": "end", "step": 3}\n'
@@ -75,6 +80,37 @@ def test_one_table_and_nothing_twice(run, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in times} == times
     assert values(out) == found
     assert '<table class="suite">' in (out / "suite.html").read_text()
+
+
+def test_a_loss_that_is_not_finite_is_a_problem_of_its_cell(run, tmp_path, monkeypatch):
+    load_entries()
+
+    def diverges(self, bench):
+        raise NonFiniteLoss("linear: the loss is nan")
+
+    monkeypatch.setattr(EVALUATIONS._entries["linear"], "evaluate", diverges)
+    words = ["benchmark_suite", f"a={run[0]}", f"b=untrained:{run[0]}", "--out=out"]
+    words += ["evaluations=[linear,knn]", *KNN[1:]]
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "a, step 3: linear is not possible: linear: the loss is nan" in done.stdout
+    assert "(a) linear: the loss is nan" in done.stdout
+    assert set(values(tmp_path / "out")) == {("a", "3"), ("b", "0")}
+
+
+def test_a_layer_that_only_some_networks_have(run, tmp_path):
+    """Is a result of the others, and said of all if none has it."""
+    load_entries()
+    subject = Subject("a", str(run[0]), None)
+    config = suite_run.config_of(subject, [*KNN, "evaluations.knn.layer=res5"])
+    vit = {"name": "vit", "size": "tiny", "image_size": 16}
+    jobs = [
+        suite_run.Job(subject, c, {"knn": settings_of(c, "knn")}, {})
+        for c in (config, replace(config, trunk=vit, heads=[], layer=None))
+    ]
+    suite_run.check_fits(jobs, tmp_path)
+    with pytest.raises(ConfigError, match="has no layer 'res5'"):
+        suite_run.check_fits(jobs[1:], tmp_path)
 
 
 def test_killed_and_started_again(run, tmp_path, monkeypatch):
@@ -192,6 +228,7 @@ def test_a_file_that_belongs_to_no_run(run, tmp_path):
         (["{run}", "evaluations=[]"], "evaluations: none given"),
         (["{run}", "evaluations=[knnn]"], "evaluations: unknown 'knnn'; did you mean 'knn'"),
         (["{run}", "evaluations.knn.k=[0]", "evaluations=[knn]"], "evaluations.knn.k: [0]"),
+        (["{run}", *KNN, "evaluations.knn.layer=res9"], "has no layer 'res9'; did you mean 'res5'"),
         (["{run}/nothing"], "is no run, no checkpoint, no file"),
         (["{run}", "--wach"], "unrecognized arguments: --wach"),
         (["{run}", "=3"], "'=3' sets nothing: a key is missing before ="),

@@ -2,13 +2,14 @@
 
 import copy
 import json
+import os
 from dataclasses import replace
 
 import pytest
 from suite.some_runs import DIGITS, result
 from training import small
 
-from vissl_lite.suite.results import FORMAT, Store, settings_of
+from vissl_lite.suite.results import FORMAT, Store, annotations_of, settings_of
 
 LABELLED = f"++labelled={DIGITS}"
 
@@ -54,6 +55,19 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
         store.keep(replace(kept, metrics={"top1": 0.75}))
     assert store.find("knn", kept.identity, kept.settings).metrics == {"top1": 0.25}
     assert [r.metrics["top1"] for r in store.of_run("a", "r")] == [0.25]
+
+
+def test_annotations_are_known_by_their_content(tmp_path):
+    file = tmp_path / "a.json"
+    given = {"annotations_test": str(file), "images_test": str(tmp_path), "k": 3}
+    assert annotations_of(given) == {}
+    found = []
+    for when, text in enumerate(("[1]", "[2]", "[1]")):
+        file.write_text(text)
+        os.utime(file, ns=(when, when))
+        found.append(annotations_of(given))
+    assert found[0] == found[2] != found[1]
+    assert list(found[0]) == ["annotations_test"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import importlib.util
+from functools import partial
 
 import pytest
 import timm
@@ -38,6 +39,23 @@ def test_outputs_are_those_of_the_model(model):
         expected = [*maps.train(mode)(x), vector.train(mode)(x)]
         for y, z in zip(out.values(), expected):
             torch.testing.assert_close(y, z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2)}),
+        ("eva02_tiny_patch14_336", {"embed_dim": 24, "depth": 1, "num_heads": 2}),
+    ],
+)
+def test_buffers_that_are_not_saved(model, settings, monkeypatch):
+    """Masks and rotary embeddings, on the device that a run builds its trunk on."""
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, **settings))
+    trunk = Timm(model).eval()
+    assert trunk.widths["pre_logits"] == trunk.model.num_features
+    size = trunk.model.pretrained_cfg["input_size"]
+    x = torch.randn(1, *size)
+    assert torch.equal(trunk(x)["pre_logits"], trunk.model(x))
 
 
 def _flat(state, maps):

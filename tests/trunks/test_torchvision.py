@@ -87,6 +87,21 @@ def test_channels_come_second_or_not_at_all():
     ]  # fmt: skip
 
 
+def test_parameters_that_the_network_itself_uses_are_traced(monkeypatch):
+    """The class token of a ViT, on the device that a run builds its trunk on."""
+    theirs = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
+    nn.init.normal_(theirs.heads.head.weight)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: theirs)
+    x = torch.randn(2, 3, 32, 32)
+    expected, head = theirs(x), theirs.heads
+    trunk = Torchvision("vit_b_32")
+    assert trunk.widths["pre_logits"] == 8
+    y = trunk(x)["pre_logits"]
+    torch.testing.assert_close(head(y), expected, rtol=1e-5, atol=1e-5)
+    y.sum().backward()
+    assert trunk.model.class_token.grad.abs().sum() > 0
+
+
 def test_a_copy_is_independent():
     trunk, x = Torchvision("resnet18").eval(), torch.randn(1, 3, 64, 64)
     before = trunk(x)["pre_logits"]

@@ -115,7 +115,7 @@ class Bench:
             epoch=epoch,
             stop_point=self.stop_point,
         )
-        if not len(found.label_N):
+        if not len(found.label_N) and target != "unlabelled":
             missing = {
                 "label": "a label; evaluations need labels",
                 "tags": "tags; an evaluation needs them",
@@ -150,8 +150,12 @@ class Bench:
             self.note(f"evaluation: {len(new.broken)} unreadable images left out: {shown}")
 
 
-def labelled_sources(config: Config) -> dict[str, Any]:
+def labelled_sources(config: Config, classes_by_name: bool = False) -> dict[str, Any]:
     """The sources that evaluations look at, "train" and "test".
+
+    Args:
+        classes_by_name: class names may differ; the test images get the train's ids of their names,
+            and names that the train images lack get ids behind them.
 
     Raises:
         ConfigError: one is missing or has no classes, or their class names differ.
@@ -167,7 +171,13 @@ def labelled_sources(config: Config) -> dict[str, Any]:
         sources[split] = SOURCES.build(given, f"labelled.{split}")
         if sources[split].num_classes is None:
             raise ConfigError(f"labelled.{split}: source {given['name']!r} has no labels")
-    _check_same_classes(sources["train"].classes, sources["test"].classes)
+    train, test = sources["train"].classes, sources["test"].classes
+    if classes_by_name and train and test and train != test:
+        names = dict.fromkeys([*train, *test])
+        ids = {name: i for i, name in enumerate(names)}
+        mix = {"name": "mix", "sources": [config.labelled.test], "label_maps": [ids]}
+        return {**sources, "test": SOURCES.build(mix, "labelled.test")}
+    _check_same_classes(train, test)
     return sources
 
 
@@ -184,5 +194,6 @@ def _check_same_classes(train: list[str] | None, test: list[str] | None) -> None
         shown = ", ".join(differ[:3]) or "their order"
         raise ConfigError(
             f"labelled.test: its classes are not those of labelled.train ({shown}); both need the"
-            " same class names in the same order"
+            " same class names in the same order, but for evaluations that only compare images"
+            " (retrieval, copy_detection)"
         )

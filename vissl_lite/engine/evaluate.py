@@ -20,7 +20,7 @@ from vissl_lite.engine.bench import Bench, labelled_sources, labelled_views
 from vissl_lite.engine.build import build_hooks, build_model
 from vissl_lite.engine.journal import Journal, device_name
 from vissl_lite.engine.numerics import Numerics, apply_layout
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, NonFiniteLoss
 from vissl_lite.hooks.base import Hook
 from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import average_statistics
@@ -42,8 +42,9 @@ class Evaluations:
             name: EVALUATIONS.build(entry, f"evaluations.{name}")
             for name, entry in config.evaluations.items()
         }
-        brings_images = [getattr(entry, "brings_images", False) for entry in self.entries.values()]
-        self.sources = {} if all(brings_images) else labelled_sources(config)
+        looking = [e for e in self.entries.values() if not getattr(e, "brings_images", False)]
+        by_name = all(getattr(entry, "classes_by_name", False) for entry in looking)
+        self.sources = labelled_sources(config, by_name) if looking else {}
         labelled_views(config.labelled)  # a mistake in them is said now, not after an epoch
 
     def run(
@@ -52,20 +53,32 @@ class Evaluations:
         numerics: Numerics,
         note: Callable[[str], None],
         stop_point: Callable[[], None] = lambda: None,
+        failed: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """(name, metrics) of one evaluation after the other; they share the features.
 
         Args:
             stop_point: called before each batch and evaluation; may raise to give up.
+            failed: takes the name and the error of an evaluation that is left out, with a mistake
+                that shows only now, or a loss that is not finite; may raise. None: these raise.
 
         Raises:
             ConfigError: as `check`, before anything is computed, or from an evaluation.
+            NonFiniteLoss: from an evaluation.
         """
         bench = self.bench(model, numerics, note, stop_point)
-        self.check(bench)
+        if failed is None:
+            self.check(bench)
         for name, entry in self.entries.items():
             stop_point()
-            yield name, entry.evaluate(bench)
+            try:
+                metrics = entry.evaluate(bench)
+            except (ConfigError, NonFiniteLoss) as error:
+                if failed is None:
+                    raise
+                failed(name, error)
+            else:
+                yield name, metrics
 
     def check(self, bench: Bench) -> None:
         """
@@ -83,8 +96,13 @@ class Evaluations:
         note: Callable[[str], None],
         stop_point: Callable[[], None] = lambda: None,
     ) -> Bench:
-        """What the evaluations look at; all ranks call it together."""
-        average_statistics(model)
+        """What the evaluations look at; all ranks call it together.
+
+        Args:
+            model: on the meta device for what `check` alone looks at.
+        """
+        if not next(model.parameters()).is_meta:
+            average_statistics(model)
         return Bench(
             model,
             self.config.labelled,

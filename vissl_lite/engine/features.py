@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vissl_lite.data.batch import Tags
+from vissl_lite.data.batch import Sample, Tags
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
@@ -28,11 +28,11 @@ from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
 from vissl_lite.parallel.wrap import release
 
-UNLABELLED = -1  # in place of a class id, of images asked for by their tags
+UNLABELLED = -1  # in place of a class id, of images asked for by their tags or for having none
 LEFT_OUT, BROKEN = -2, -3  # likewise, while features are being computed
 EXCHANGED_ROWS = 4096  # per process and collective: 32 MiB of 2048 features
 
-Target = Literal["label", "tags"]
+Target = Literal["label", "tags", "unlabelled"]
 
 
 @dataclass
@@ -42,10 +42,12 @@ class FeatureSet:
     Attributes:
         features: float32 [N, D] on the CPU for every layer asked for.
         label_N: int64 class ids. Images without what was asked for, labels or tags, are left out,
-            and so are unreadable ones. -1 where an image has tags but no label.
+            and so are unreadable ones. -1 where an image was not asked for by its label and has
+            none.
         broken: names of the unreadable images.
         tags: of the same images, if tags were asked for.
         index_N: their positions in the source; None stands for 0, ..., N - 1.
+        left_out: number of images without what was asked for.
     """
 
     features: dict[str, Tensor]
@@ -53,6 +55,7 @@ class FeatureSet:
     broken: list[str]
     tags: Tags | None = None
     index_N: Tensor | None = None
+    left_out: int = 0
 
 
 @torch.no_grad()  # not inference_mode: tensors made there, such as caches, would break training
@@ -81,7 +84,8 @@ def extract(
             that is no scorer, or "logits", that of the scorer; default: the layer that feeds the
             heads.
         batch_size: images per process.
-        target: "tags": of all images with tags instead, possibly none, and these tags too.
+        target: "tags": of all images with tags instead, possibly none, and these tags too;
+            "unlabelled": of the images without a label.
         epoch: random transforms do other things in other epochs.
         stop_point: called before each batch, on all ranks equally often; may raise to give up.
 
@@ -109,7 +113,8 @@ def extract(
             for layer in layers:
                 features[layer][chunk.index_B] = found[layer].float().cpu()
     found_tags = exchange_tags(torch.cat(tagged), tags) if target == "tags" else None
-    return _readable(source, *_exchanged(features, label_N), found_tags)
+    lowest = 0 if target == "label" else UNLABELLED
+    return _readable(source, *_exchanged(features, label_N), found_tags, lowest)
 
 
 @contextmanager
@@ -157,7 +162,7 @@ class Chunk:
 
 
 class LabelledImages(Dataset[Chunk]):
-    """`dataset[indices]`: those with a label, or tags, of a source's images at these indices."""
+    """`dataset[indices]`: those of a source's images at these indices that `target` asks for."""
 
     def __init__(
         self, source: Any, views: Views | FastViews, target: Target = "label", epoch: int = 0
@@ -174,7 +179,7 @@ class LabelledImages(Dataset[Chunk]):
             tell(index)
             try:
                 sample = self.source[index]
-                if getattr(sample, self.target) is None:
+                if not _wanted(sample, self.target):
                     continue
                 self.views.write(sample.image, sample.name, draws, b, [images_1BHWC])
             except BrokenImage:
@@ -192,6 +197,12 @@ class LabelledImages(Dataset[Chunk]):
             torch.from_numpy(index_B[kept]),
             torch.tensor(broken, dtype=torch.int64),
         )
+
+
+def _wanted(sample: Sample, target: str) -> bool:
+    if target == "unlabelled":
+        return sample.label is None
+    return getattr(sample, target) is not None
 
 
 def _equally_many(dataset: LabelledImages, batch_size: int, workers: int) -> Iterator[Chunk]:
@@ -243,11 +254,11 @@ def exchange_tags(index_B: Tensor, rows: Sequence[Sequence[int]]) -> Tags:
 
 
 def _readable(
-    source: Any, features: dict[str, Tensor], label_N: Tensor, tags: Tags | None
+    source: Any, features: dict[str, Tensor], label_N: Tensor, tags: Tags | None, lowest: int
 ) -> FeatureSet:
-    """Without the images that have no features."""
+    """Without the images that have no features; these have a label of at least `lowest`."""
     broken = [source[i].name or f"image {i}" for i in (label_N == BROKEN).nonzero()[:, 0].tolist()]
-    kept_N = label_N >= (0 if tags is None else UNLABELLED)
+    left_out, kept_N = int((label_N == LEFT_OUT).sum()), label_N >= lowest
     if not kept_N.all():
         features = {layer: x_ND[kept_N] for layer, x_ND in features.items()}
-    return FeatureSet(features, label_N[kept_N], broken, tags, kept_N.nonzero()[:, 0])
+    return FeatureSet(features, label_N[kept_N], broken, tags, kept_N.nonzero()[:, 0], left_out)

@@ -31,6 +31,7 @@ class Journal:
     def __init__(self, config: Config, run_dir: Path, resumed_step: int):
         self.config, self.run_dir, self.resumed_step = config, run_dir, resumed_step
         self.loggers: list[Any] = []
+        self.again: list[str] = []
 
     def __enter__(self) -> Journal:
         if rank() == 0:
@@ -59,6 +60,11 @@ class Journal:
         """A sentence for the user; level "info" or "warning"."""
         self.log({"kind": "note", "text": text, "level": level})
 
+    def warn(self, text: str) -> None:
+        """A warning that is repeated as the last word of the run."""
+        self.note(text, "warning")
+        self.again.append(text)
+
     def start(self, parts: Parts) -> None:
         """The first record of a run, and what was inferred for it."""
         trainable = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
@@ -86,6 +92,8 @@ class Journal:
         if reason is not None:
             reason += f"; go on with: vissl-lite resume={self.run_dir}"
         self.log({"kind": "end", "reason": reason or "done", "step": step, "seconds": seconds})
+        for text in self.again:
+            self.note(text, "warning")
 
 
 def save_config(tree: dict[str, Any], run_dir: Path) -> None:

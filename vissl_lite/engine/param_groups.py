@@ -10,7 +10,7 @@ from vissl_lite.errors import ConfigError, did_you_mean
 
 Exclusion = Literal["none", "norm_and_bias"]
 
-_EMBEDDINGS = ("pos_embed", "cls_token", "register_tokens", "mask_token")
+EMBEDDINGS = ("pos_embed", "cls_token", "register_tokens", "mask_token")
 _SETTINGS = ("lr_scale", "weight_decay")
 
 
@@ -73,7 +73,7 @@ def param_groups(
 def is_norm_or_bias(name: str, p: nn.Parameter) -> bool:
     """True for vectors and scalars, for anything named bias, and for a ViT's embeddings."""
     leaf = name.rpartition(".")[2]
-    return p.ndim <= 1 or leaf.endswith("bias") or leaf in _EMBEDDINGS
+    return p.ndim <= 1 or leaf.endswith("bias") or leaf in EMBEDDINGS
 
 
 def _depth_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:

@@ -19,10 +19,17 @@ from vissl_lite.formats import vit
 from vissl_lite.formats.files import read_file
 from vissl_lite.formats.format import IMAGENET, UNKNOWN, Pixels
 from vissl_lite.formats.published import PUBLISHED
-from vissl_lite.formats.recognise import Weights, infer, recognise
+from vissl_lite.formats.recognise import (
+    ADAPTED,
+    Weights,
+    infer,
+    recognise,
+    recognise_library,
+)
 from vissl_lite.formats.report import Report
 from vissl_lite.model import SSLModel
 from vissl_lite.plugins import load_entries
+from vissl_lite.trunks._trunk import Trunk
 
 NOT_PRETRAINED = {"pretrained": False, "weights": None}  # in the config of an adapter
 
@@ -71,7 +78,10 @@ def load_into(model: SSLModel, path: str | Path) -> list[str]:
     Raises:
         ConfigError: nothing there, or the trunk's tensors do not match one by one.
     """
-    weights = read(path)
+    adapter = _adapter(model.trunk)
+    weights = read(path, adapter)
+    if adapter and not any(name.startswith(ADAPTED) for name in weights.trunk):
+        weights.trunk = {ADAPTED + name: tensor for name, tensor in weights.trunk.items()}
     wanted = model.trunk.state_dict()
     _start_counters(weights, wanted)
     if wrong := differences(weights.trunk, wanted):
@@ -124,15 +134,18 @@ def _beginning(head: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in given.items() if name not in behind}
 
 
-def read(path_or_name: str | Path) -> Weights:
+def read(path_or_name: str | Path, adapter: Trunk | None = None) -> Weights:
     """The tensors of a trunk under our names, from all that `load` takes.
+
+    Args:
+        adapter: the trunk that they are for, if it is one; takes its library's names too.
 
     Raises:
         ConfigError: nothing there, or it cannot be read.
     """
     path = io.local_path(PUBLISHED.get(str(path_or_name), path_or_name))
     if path.is_file():
-        weights = _from_file(path)
+        weights = _from_file(path, adapter)
         if str(path_or_name) in PUBLISHED:  # all of them on ImageNet's pixels, SwAV by its own std
             weights.pixels = replace(IMAGENET, std=weights.pixels.std or IMAGENET.std)
         return weights
@@ -171,12 +184,17 @@ def saved_config(run: Path | None) -> dict[str, Any]:
     return yaml.safe_load((run / "config.yaml").read_text()) if run else {}
 
 
-def _from_file(path: Path) -> Weights:
+def _adapter(trunk: nn.Module) -> Trunk | None:
+    return trunk if isinstance(trunk, Trunk) and trunk.library else None
+
+
+def _from_file(path: Path, adapter: Trunk | None) -> Weights:
     tensors, card = read_file(path)
     if card.keys() >= {"trunk", "vissl_lite"}:
         pixels = _in_header(card) or _pixels(path)
         return _ours(tensors, str(path), json.loads(card["trunk"]), pixels)
-    weights = recognise(tensors, str(path)) or _ours(tensors, str(path))
+    weights = recognise_library(tensors, str(path), adapter) if adapter else None
+    weights = weights or recognise(tensors, str(path)) or _ours(tensors, str(path))
     weights.pixels = _in_header(card) or weights.pixels
     return weights
 

@@ -30,6 +30,8 @@ def descriptors(
     """The images of a split; features of one scale as they are, of several in the mean.
 
     x = mean over scales of x_scale / |x_scale|
+
+    Images without a label are among them, with the label -1.
     """
     if len(scales) == 1:
         return _at_scale(bench, split, layer, scales[0])
@@ -41,9 +43,22 @@ def descriptors(
 
 
 def _at_scale(bench: Bench, split: str, layer: str, scale: float) -> FeatureSet:
-    if scale == 1:
-        return bench.features(split, [layer])
-    return bench.seen(split, resized(bench.labelled, scale), [layer])
+    def see(**target: Any) -> FeatureSet:
+        if scale == 1:
+            return bench.features(split, [layer], **target)
+        return bench.seen(split, resized(bench.labelled, scale), [layer], **target)
+
+    labelled = see()
+    return _merged(labelled, see(target="unlabelled"), layer) if labelled.left_out else labelled
+
+
+def _merged(one: FeatureSet, other: FeatureSet, layer: str) -> FeatureSet:
+    """The images of both in the order of their source."""
+    index_N = torch.cat([found.index_N for found in (one, other) if found.index_N is not None])
+    order_N = index_N.argsort()
+    x_ND = torch.cat([one.features[layer], other.features[layer]])[order_N]
+    label_N = torch.cat([one.label_N, other.label_N])[order_N]
+    return replace(one, features={layer: x_ND}, label_N=label_N, index_N=index_N[order_N])
 
 
 def resized(labelled: Labelled, scale: float) -> Labelled:

@@ -5,6 +5,7 @@ Shape suffixes: C channels, H, W rows and columns of an image, K objects of it. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -103,6 +104,10 @@ class Rows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return json.loads(self.bytes[self.ends[index] : self.ends[index + 1]].numpy().tobytes())
+
+    def digest(self) -> str:
+        """Of all that the rows say."""
+        return hashlib.blake2b(self.bytes.numpy().data, digest_size=16).hexdigest()
 
 
 class Pictures(Dataset[list[Picture]]):

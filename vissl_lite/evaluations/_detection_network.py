@@ -9,6 +9,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops.poolers import LevelMapper, MultiScaleRoIAlign
 
 from vissl_lite import TRUNKS, ConfigError
-from vissl_lite.engine.features import evaluating
 from vissl_lite.evaluations._detection_pyramid import BatchNormIs, Pyramid, probe_images
 from vissl_lite.layers.norm import convert_batch_norm
 from vissl_lite.parallel.shards import whole
@@ -63,10 +63,7 @@ def build(bench: Bench, classes: int, of: Architecture, place: str) -> nn.Module
             four strides nor all at one.
     """
     trunk = copy_of_trunk(bench)
-    stride_of = map_strides(trunk, place)
-    layers, strides = chosen_levels(trunk, stride_of, of.layers, place)
-    if of.freeze_until is not None:
-        _check_maps(stride_of, [of.freeze_until], f"{place}.freeze_until")
+    layers, strides = fitting_levels(trunk, of, place)
     pyramid = Pyramid(trunk, layers, of.channels, of.batch_norm, of.freeze_until, bench.numerics)
     bench.note(
         f"detection: {'simple ' if len(layers) == 1 else ''}feature pyramid on"
@@ -146,30 +143,73 @@ def copy_of_trunk(bench: Bench) -> nn.Module:
     return convert_batch_norm(fresh).requires_grad_(True)
 
 
+def outline_of_trunk(bench: Bench) -> nn.Module:
+    """The trunk's shapes on the meta device, whole, where that of the model is sharded."""
+    trunk = bench.model.trunk
+    if not any(isinstance(p, DTensor) for p in trunk.parameters()):
+        return _outline(trunk)
+    with torch.device("meta"):
+        return TRUNKS.build(bench.config.trunk, "trunk")  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _outline(trunk: nn.Module) -> nn.Module:
+    """A copy on the meta device, which takes no memory; compiled units are not in the copy."""
+    parameters = {id(p): nn.Parameter(_shape(p), p.requires_grad) for p in trunk.parameters()}
+    return copy.deepcopy(trunk, {**parameters, **{id(t): _shape(t) for t in trunk.buffers()}})
+
+
+def _shape(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
+
+
 def map_strides(trunk: nn.Module, place: str) -> dict[str, int]:
     """Pixels per cell of every layer that is a map, in network order; computed without data.
 
     Raises:
-        ConfigError: the trunk only takes images of a size of its own.
+        ConfigError: the trunk only takes images of a size of its own, or without three channels.
     """
-    x_NCHW = probe_images(trunk)
+    outline, x_NCHW = _outline(trunk).eval(), probe_images(trunk)
     try:
-        maps = _maps(trunk, tuple(trunk.widths), x_NCHW)  # pyright: ignore[reportArgumentType]
+        maps = _maps(outline, x_NCHW)
     except (AssertionError, RuntimeError) as error:
-        raise ConfigError(
-            f"{place}: the trunk does not take images of any size ({shorten(str(error), 80)}); take"
-            " one that does, such as vit or resnet"
-        ) from None
+        raise ConfigError(f"{place}: the trunk {_refused(outline, x_NCHW, error)}") from None
     return {name: round(x_NCHW.shape[2] / y.shape[2]) for name, y in maps.items()}
 
 
 @torch.no_grad()
-def _maps(trunk: nn.Module, layers: tuple[str, ...], x_NCHW: Tensor) -> dict[str, Tensor]:
+def _maps(outline: nn.Module, x_NCHW: Tensor) -> dict[str, Tensor]:
     """Outputs on the meta device that are maps: twice as wide as high, as the images."""
-    state = {name: t.to("meta") for name, t in trunk.state_dict(keep_vars=True).items()}
-    with evaluating(trunk):
-        outputs = torch.func.functional_call(trunk, state, (x_NCHW, layers))
+    outputs = outline(x_NCHW, tuple(outline.widths))  # pyright: ignore[reportArgumentType]
     return {name: y for name, y in outputs.items() if y.ndim == 4 and y.shape[3] > y.shape[2]}
+
+
+def _refused(outline: nn.Module, x_NCHW: Tensor, error: Exception) -> str:
+    """Why a trunk does not take images of three channels, twice as wide as high."""
+    first = next((m for m in outline.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels != x_NCHW.shape[1]:
+        with suppress(AssertionError, RuntimeError):
+            _maps(outline, x_NCHW[:, :1].expand(-1, first.in_channels, -1, -1))
+            return (
+                f"takes images of {first.in_channels} channels, and these have {x_NCHW.shape[1]};"
+                " take one with in_channels=3"
+            )
+    return (
+        f"does not take images of any size ({shorten(str(error), 80)}); take one that does, such"
+        " as vit or resnet"
+    )
+
+
+def fitting_levels(trunk: nn.Module, of: Architecture, place: str) -> tuple[list[str], list[float]]:
+    """Layers and strides as `chosen_levels`, of the trunk or its outline.
+
+    Raises:
+        ConfigError: as `map_strides` and `chosen_levels`, or `freeze_until` is no map.
+    """
+    stride_of = map_strides(trunk, place)
+    chosen = chosen_levels(trunk, stride_of, of.layers, place)
+    if of.freeze_until is not None:
+        _check_maps(stride_of, [of.freeze_until], f"{place}.freeze_until")
+    return chosen
 
 
 def chosen_levels(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vissl_lite.engine.param_groups import EMBEDDINGS
 from vissl_lite.engine.trainer import step_seed
 from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.evaluations._training_kept import Kept
@@ -118,13 +119,16 @@ def warm_poly(step: int, peak: float, iterations: int, warmup: int) -> float:
     return peak * min(1.0, (step + 1) / max(warmup, 1)) * (1 - step / iterations)
 
 
-def without_decay_of_norms(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: vectors of norm layers do not decay."""
+def without_decay_of_norms_and_tokens(
+    module: nn.Module, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Two parameter groups: norm layers, position and class embeddings do not decay."""
     norm_types = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for child in module.modules():
-        own = [p for p in child.parameters(recurse=False) if p.requires_grad]
-        groups[isinstance(child, norm_types)] += own
+        for name, p in child.named_parameters(recurse=False):
+            if p.requires_grad:
+                groups[isinstance(child, norm_types) or name in EMBEDDINGS].append(p)
     return [
         {"params": groups[False], "weight_decay": weight_decay},
         {"params": groups[True], "weight_decay": 0.0},

@@ -28,7 +28,8 @@ class Kept:
 
     Args:
         parts: "network", "optimizer" and whatever else has a state_dict.
-        settings: of the evaluation, all that the training depends on besides the network.
+        settings: of the evaluation and the content of its annotations, all that the training
+            depends on besides the network and the pixels.
     """
 
     def __init__(self, name: str, parts: dict[str, Any], settings: dict[str, Any], bench: Bench):

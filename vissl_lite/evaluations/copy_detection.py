@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vissl_lite import EVALUATIONS, TRANSFORMS
 from vissl_lite.evaluations._accuracy import place
-from vissl_lite.evaluations._descriptors import check_whiten, unit_scaling
+from vissl_lite.evaluations._descriptors import check_whiten, descriptors, unit_scaling
 from vissl_lite.parallel.collectives import all_gather_cat, all_reduce_sum, rank, world_size
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ class CopyDetection:
     """Copy detection by cosine of frozen features: which image is an edited copy of which one.
 
     Queries are the test images, edited at random; the gallery are the untouched test images and,
-    as distractors, the train images. The edits stand for those of Copydays (Douze et al. 2009):
-    crops that leave out 10 to 80 % of the image, colours, blur, something pasted, JPEG of quality
-    15, or of 58 below 64 pixels. Scores are comparable only for equal edits and images. Processes
-    share out the queries.
+    as distractors, the train images, whose classes may be others, or none. The edits stand for
+    those of Copydays (Douze et al. 2009): crops that leave out 10 to 80 % of the image, colours,
+    blur, something pasted, JPEG of quality 15, or of 58 below 64 pixels. Scores are comparable only
+    for equal edits and images. Processes share out the queries.
 
         p(q) = cosine of query q with its original
         muAP = mean over q of  #{q': p(q') >= p(q)} / #{(q', g): cosine >= p(q)}
@@ -58,6 +58,8 @@ class CopyDetection:
         ConfigError: more components than features or train images.
     """
 
+    classes_by_name = True
+
     def __init__(
         self,
         edits: Annotated[list | None, TRANSFORMS] = None,
@@ -77,7 +79,7 @@ class CopyDetection:
         where = "evaluations.copy_detection"
         edited = replace(bench.labelled, transforms=self.edits)
         seen = [bench.seen("test", edited, layers, place=f"{where}.edits")]  # first: may be wrong
-        seen += [bench.features("test", layers), bench.features("train", layers)]
+        seen += [bench.features("test", layers), descriptors(bench, "train", *layers)]
         query_QD, original_QD, train_ND = (found.features[layers[0]] for found in seen)
         scaled = unit_scaling(train_ND, self.whiten, bench.device, where)
         gallery_GD = torch.cat([original_QD, train_ND]) if self.distractors else original_QD

@@ -20,14 +20,19 @@ from vissl_lite.evaluations._detection_data import (
     tell_broken,
     training_order,
 )
-from vissl_lite.evaluations._detection_network import Architecture, build
+from vissl_lite.evaluations._detection_network import (
+    Architecture,
+    build,
+    fitting_levels,
+    outline_of_trunk,
+)
 from vissl_lite.evaluations._detection_pyramid import BatchNormIs
 from vissl_lite.evaluations._detection_scores import as_results, average_precision
 from vissl_lite.evaluations._training import (
     fit,
     seeded,
     warm_steps,
-    without_decay_of_norms,
+    without_decay_of_norms_and_tokens,
 )
 from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import on_rank_zero
@@ -47,9 +52,9 @@ class Detection:
     protocol is that of MoCo (He et al. 2020, arXiv 1911.05722, section 4.2) for COCO, the "1x"
     schedule of Detectron2: all layers trained, BatchNorm too, with statistics of the whole batch
     and also in the pyramid; SGD, momentum 0.9, a tenth of the rate after 2/3 and 8/9 of the steps,
-    shorter sides of 640 to 800 pixels, flips. Norm layers do not decay. The statistics of BatchNorm
-    are running means, not recomputed at the end. Frozen BatchNorm and `freeze_until=res2`
-    are Detectron2's for networks pre-trained with labels.
+    shorter sides of 640 to 800 pixels, flips. Norm layers do not decay, nor do position and class
+    embeddings. The statistics of BatchNorm are running means, not recomputed at the end. Frozen
+    BatchNorm and `freeze_until=res2` are Detectron2's for networks pre-trained with labels.
 
     A trunk whose maps all have one stride, such as `vit`, gets ViTDet's simple feature pyramid (Li
     et al. 2022, arXiv 2203.16527, section 3). The paper has AdamW with layer decay, heads, sizes
@@ -74,7 +79,7 @@ class Detection:
         batch_size: images per step, of all processes.
         lr: peak learning rate, for a batch of 16; scale it with the batch.
         warmup: steps in which the rate rises from a thousandth.
-        weight_decay: but of norms.
+        weight_decay: but of norms, and of position and class embeddings.
         train_sizes: shorter sides in pixels, one drawn per image.
         test_size, longest: shorter side in testing, and the most that a longer side may have.
         flip: mirror half of the images.
@@ -146,6 +151,7 @@ class Detection:
 
     def check(self, bench: Bench) -> None:
         check_batch(self.batch_size, PLACE)
+        fitting_levels(outline_of_trunk(bench), self.architecture, PLACE)
 
     def evaluate(self, bench: Bench) -> dict[str, float]:
         self.check(bench)
@@ -171,7 +177,7 @@ class Detection:
     def _train(self, network: nn.Module, coco: Coco, bench: Bench) -> None:
         pictures = self._pictures(coco, training=True)
         order = partial(training_order, len(pictures), self.batch_size, self.iterations, self.seed)
-        groups = without_decay_of_norms(network, self.weight_decay)
+        groups = without_decay_of_norms_and_tokens(network, self.weight_decay)
         rates = partial(warm_steps, peak=self.lr, iterations=self.iterations, warmup=self.warmup)
         broken: set[str] = set()
         network.train()
@@ -183,7 +189,7 @@ class Detection:
             lambda start: batches(pictures, order(start), bench.workers),
             torch.optim.SGD(groups, self.lr, MOMENTUM),
             rates,
-            vars(self),
+            {**vars(self), "content": pictures.rows.digest()},
             bench,
         )
         tell_broken(bench, broken, "detection", "train")

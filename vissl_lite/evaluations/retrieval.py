@@ -21,8 +21,10 @@ COSINES = 1 << 23  # of one block of queries: 300 MiB with their order and ranks
 class Retrieval:
     """Image retrieval by cosine of frozen features: mAP and recall@k; relevant: same class.
 
-    Every test image is a query; the gallery are the train images, or the other test images. Queries
-    whose class is not in the gallery are left out. Processes share out the queries.
+    Every test image with a label is a query; the gallery are the train images, or the other test
+    images. Of these, images without a label and of classes that no query has are distractors: the
+    class names of train and test images may differ. Queries whose class is not in the gallery are
+    left out. Processes share out the queries.
 
         AP(q) = mean over the relevant g of  (relevant among the first r) / r,  r = rank of g
         recall@k = share of queries with a relevant image among the first k
@@ -47,6 +49,8 @@ class Retrieval:
         ConfigError: a k below 1, a scale that is not positive, more components than features or
             train images, or no query that has a relevant image.
     """
+
+    classes_by_name = True
 
     def __init__(
         self,
@@ -74,7 +78,8 @@ class Retrieval:
         train, test = (descriptors(bench, s, layer, self.scales) for s in ("train", "test"))
         gallery, place = train if self.gallery == "train" else test, "evaluations.retrieval"
         scaled = unit_scaling(train.features[layer], self.whiten, bench.device, place)
-        own_Q = torch.arange(rank(), len(test.label_N), world_size())
+        query_Q = (test.label_N >= 0).nonzero()[:, 0]
+        own_Q = query_Q[rank() :: world_size()]
         sums = score_sums(
             (scaled(test.features[layer][own_Q]), test.label_N[own_Q].to(bench.device)),
             (scaled(gallery.features[layer]), gallery.label_N.to(bench.device)),
@@ -82,7 +87,7 @@ class Retrieval:
             own_Q.to(bench.device) if self.gallery == "test" else None,
         )
         queries, *totals = all_reduce_sum(sums.cpu()).tolist()
-        self._note_left_out(bench, len(test.label_N), int(queries))
+        self._note_left_out(bench, len(query_Q), int(queries))
         mean_ap, *recalls = (total / queries for total in totals)
         names = [f"recall_at_{k}" for k in self.k]
         return {"mAP": mean_ap, **dict(zip(names, recalls))}

@@ -25,7 +25,7 @@ from vissl_lite.evaluations._detection_data import (
     tell_broken,
     training_order,
 )
-from vissl_lite.evaluations._detection_network import copy_of_trunk, map_strides
+from vissl_lite.evaluations._detection_network import copy_of_trunk, map_strides, outline_of_trunk
 from vissl_lite.evaluations._segmentation_data import (
     IGNORED,
     Background,
@@ -122,6 +122,7 @@ class Segmentation:
 
     def check(self, bench: Bench) -> None:
         check_batch(self.batch_size, PLACE)
+        self._map(outline_of_trunk(bench))
 
     def evaluate(self, bench: Bench) -> dict[str, float]:
         self.check(bench)
@@ -217,7 +218,7 @@ class Segmentation:
             read,
             torch.optim.AdamW(head.parameters(), self.lr, weight_decay=self.weight_decay),
             partial(warm_poly, peak=self.lr, iterations=self.iterations, warmup=self.warmup),
-            vars(self),
+            {**vars(self), "content": scenes.rows.digest()},
             bench,
         )
         tell_broken(bench, broken, "segmentation", "train")

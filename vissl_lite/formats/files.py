@@ -19,16 +19,21 @@ from torch import Tensor
 
 from vissl_lite.errors import ConfigError
 
+COMPILED = "_orig_mod."  # what torch.compile puts into names, anywhere
+
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors, nested dicts flattened ("state_dict.module.conv1.weight"), and the metadata.
 
+    Names are those from before torch.compile.
+
     Raises:
         ConfigError: damaged, of another kind, or only readable by running code from the file.
     """
-    if _is_safetensors(path):
-        return _read_safetensors(path)
-    return dict(flatten(_load(path))), {}
+    tensors, card = (
+        _read_safetensors(path) if _is_safetensors(path) else (dict(flatten(_load(path))), {})
+    )
+    return {name.replace(COMPILED, ""): tensor for name, tensor in tensors.items()}, card
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -92,6 +92,7 @@ def shape(tensors: Tensors, name: str) -> tuple[int, ...]:
     if name not in tensors:
         raise ConfigError(
             f"weights: {name} is missing, whose shape tells the trunk's settings; take a whole"
-            " file, or the timm trunk for a network that has no such tensor"
+            " file, or for a network that has no such tensor the trunk timm or torchvision, which"
+            " init= fills"
         )
     return tuple(tensors[name].shape)

@@ -25,6 +25,7 @@ from vissl_lite.formats import (
 )
 from vissl_lite.formats.format import HEADS, UNKNOWN, WRAPPED, Format, Naming, Pixels, Tensors
 from vissl_lite.formats.report import Report
+from vissl_lite.trunks._trunk import Trunk
 
 # the first that fits is taken: those with a mark of their own before those with a common one
 FORMATS = (
@@ -43,6 +44,7 @@ NAMINGS = (
     *(regnet.TORCHVISION, regnet.CLASSY, regnet.VISSL, regnet.TIMM),
     *(vit.TIMM, vit.TORCHVISION, vit.SWAG),
 )
+ADAPTED = "model."  # where an adapter has its library's network
 ANYWHERE = {
     r"(?:.*\.)?optimizers?(?:_state_dict)?\.": "optimizer",
     r"(?:amp|scaler|scheduler|lr_scheduler)\.": "training state",
@@ -86,6 +88,34 @@ def recognise(tensors: Tensors, origin: str) -> Weights | None:
     return None
 
 
+def recognise_library(tensors: Tensors, origin: str, adapter: Trunk) -> Weights | None:
+    """The network of an adapter under its library's names; None if the file has none of these.
+
+    Args:
+        tensors, origin: as for `recognise`.
+        adapter: tells the names.
+    """
+    wanted = adapter.get_submodule("model").state_dict().keys()
+    for prefix in bare.FORMAT.trunk:
+        inner = {name: name[m.end() :] for name in tensors if (m := re.match(prefix, name))}
+        if wanted & set(inner.values()):
+            break
+    else:
+        return None
+    report, trunk = Report(origin, f"a network of {adapter.library}"), {}
+    removed = tuple(f"{module}." for module in adapter.removed)
+    for name, tensor in tensors.items():
+        own = inner.get(name, name)
+        head = "head" if own.startswith(removed) else ""
+        reason = head or _reason(name, inner.get(name), bare.FORMAT, prefix)
+        if reason and own not in wanted:
+            report.ignored.setdefault(reason, []).append(name)
+        else:
+            trunk[ADAPTED + own] = tensor
+            report.renamed[name] = ADAPTED + own
+    return Weights(trunk, report)
+
+
 def infer(trunk: Tensors) -> dict[str, Any]:
     """The config of a trunk of ours from the shapes of its tensors.
 
@@ -98,7 +128,7 @@ def infer(trunk: Tensors) -> dict[str, Any]:
     raise ConfigError(
         "weights: neither the file nor the names of its tensors"
         f" ({', '.join(list(trunk)[:3])}, ...) tell the trunk; known are ResNet, RegNet and ViT in"
-        " the formats of docs/weights.md"
+        " the formats of docs/weights.md; init= fills the trunk timm or torchvision with any other"
     )
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from vissl_lite import HOOKS, ConfigError
 from vissl_lite.engine.evaluate import Evaluations
 from vissl_lite.hooks.base import Hook
+from vissl_lite.parallel.agreement import all_failed
+from vissl_lite.plugins import recipes
 
 if TYPE_CHECKING:
     from vissl_lite.engine.trainer import Trainer
@@ -20,13 +22,19 @@ class Evaluate(Hook):
     and its results are missing. `checkpoint` always comes after it, so that the checkpoint of a
     step knows its results.
 
+    An evaluation that fails after the first step, by a mistake that shows only then or by a loss
+    that is not finite, is left out: a warning names it and how to run it again, the others, the
+    training and its checkpoints go on, the exit code is 0, and the warning is repeated at the end.
+
     Args:
         every_epochs: epochs between evaluations, also a fraction; 0: none in between.
         at_start: also before the first step: what random weights, or those of `init`, are worth.
         at_end: after the last step, whatever `every_epochs` says.
 
     Raises:
-        ConfigError: `every_epochs` is negative; before the first step, as `Evaluations`.
+        ConfigError: `every_epochs` is negative; before the first step, as `Evaluations` and its
+            evaluations.
+        NonFiniteLoss: of an evaluation before the first step.
     """
 
     def __init__(self, every_epochs: float = 1.0, at_start: bool = False, at_end: bool = True):
@@ -54,14 +62,27 @@ class Evaluate(Hook):
             if trainer.stop.stops(at_log_step=True):
                 raise Interrupted
 
-        note = trainer.journal.note
+        def failed(name: str, error: Exception) -> None:
+            if trainer.step == 0 or not all_failed(f"{name} of step {trainer.step}"):
+                raise error
+            trainer.journal.warn(
+                f"evaluation {name} of step {trainer.step:,} failed and is left out:"
+                f" {'; '.join(str(error).splitlines())}; to run it again (give its settings anew):"
+                f" vissl-lite {_command(name)} init={trainer.run_dir}"
+            )
+
+        note, numerics = trainer.journal.note, trainer.parts.numerics
         try:
-            for name, metrics in evaluations.run(
-                trainer.model, trainer.parts.numerics, note, stop_point
-            ):
+            for name, metrics in evaluations.run(trainer.model, numerics, note, stop_point, failed):
                 trainer.log_evaluation(name, metrics)
         except Interrupted:
             note(f"evaluation of step {trainer.step:,} given up: {trainer.stop.reason}", "warning")
+
+
+def _command(name: str) -> str:
+    """Words that run one evaluation on the weights of a run."""
+    own = f"evaluate/{name}"
+    return f"config={own}" if own in recipes() else f"config=evaluate/suite 'evaluations=[{name}]'"
 
 
 class Interrupted(Exception):

@@ -29,6 +29,7 @@ from vissl_lite.parallel.process import (
 
 SHOWN = 5  # keys that differ
 GRACE_S = 5.0  # for the rank that failed first to say why
+TOGETHER_S = 30.0  # between the first and the last rank to fail alike
 COMMUNICATION = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe")
 
 
@@ -144,6 +145,24 @@ def leave_note(error: Exception) -> None:
         attempt_store().compare_set("failed", "", note)
     except dist.DistError:  # the rank that kept the store is gone
         return
+
+
+def all_failed(what: str) -> bool:
+    """Whether all ranks fail at this, called by those that do; only then may they go on together.
+
+    A rank that fails alone has left the others in the midst of a collective.
+
+    Args:
+        what: a name used once in the attempt.
+    """
+    if launched_world_size() == 1:
+        return True
+    store, key = attempt_store(), f"failed at {what}"
+    store.add(key, 1)
+    deadline = time.monotonic() + TOGETHER_S
+    while (count := store.add(key, 0)) < launched_world_size() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return count == launched_world_size()
 
 
 def _note_of_the_first() -> str | None:

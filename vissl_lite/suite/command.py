@@ -19,7 +19,7 @@ from vissl_lite.parallel.process import adopt_launcher, join_group
 from vissl_lite.suite.html import write_html
 from vissl_lite.suite.live import has_ended
 from vissl_lite.suite.results import Result, Store
-from vissl_lite.suite.run import Job, results_of
+from vissl_lite.suite.run import Job, check_fits, results_of
 from vissl_lite.suite.subjects import (
     Named,
     Subject,
@@ -102,8 +102,9 @@ class Suite:
             over = on_rank_zero(self._over)  # before looking: nothing is saved after the end
             jobs = [Job.of(subject, self.settings, self.store) for subject in self._new()]
             self.names |= dict.fromkeys(name for job in jobs for name in job.settings)
+            if not self.done:
+                check_fits(jobs, self.out)  # mistakes are said before the first image is read
             for job in jobs:
-                job.evaluations(self.out)  # mistakes are said before the first image is read
                 self._add([*self._earlier(job), *job.found.values()])
             results_folder(self.out, "benchmark_suite --out")
             for job in jobs:

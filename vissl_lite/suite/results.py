@@ -5,6 +5,7 @@ DIR/results/knn-3f0c...e1.json      digest of FORMAT, the weights' identity and 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from vissl_lite import EVALUATIONS, SOURCES, TRANSFORMS
 from vissl_lite.config import Config
 from vissl_lite.io import replace_text
+from vissl_lite.suite.subjects import digest_of_file
 
 FORMAT = 1  # one more whenever an evaluation of the same settings gives other numbers
 
@@ -90,7 +92,24 @@ def settings_of(config: Config, evaluation: str) -> dict[str, Any]:
     model = {key: getattr(config, key) for key in ("trunk", "heads", "layer", "pool")}
     rest = {"precision": config.precision, "seed": config.seed}
     whole = {"evaluation": entry, "labelled": labelled, "data": data, **model, **rest}
+    if annotations := annotations_of(entry):
+        whole["annotations"] = annotations
     return json.loads(json.dumps(whole))  # as it is read again: tuples are lists
+
+
+def annotations_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Setting -> digest of the content, of those settings that are JSON files."""
+    paths = {k: Path(v).expanduser() for k, v in entry.items() if str(v).lower().endswith(".json")}
+    return {
+        key: _content(path, path.stat().st_mtime_ns)
+        for key, path in paths.items()
+        if path.is_file()
+    }
+
+
+@functools.cache
+def _content(path: Path, changed_ns: int) -> str:
+    return digest_of_file(path)
 
 
 def digest(value: Any) -> str:

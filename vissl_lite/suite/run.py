@@ -13,10 +13,13 @@ import yaml
 
 from vissl_lite.config import Config
 from vissl_lite.engine.bench import Bench
+from vissl_lite.engine.build import build_model
 from vissl_lite.engine.evaluate import Evaluations, load_model
 from vissl_lite.engine.journal import device_name
-from vissl_lite.errors import ConfigError
+from vissl_lite.engine.numerics import Numerics
+from vissl_lite.errors import ConfigError, NonFiniteLoss
 from vissl_lite.overrides import compose
+from vissl_lite.parallel.agreement import all_failed
 from vissl_lite.parallel.collectives import all_reduce_sum, on_rank_zero, rank
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.suite.results import Result, Store, digest, settings_of
@@ -74,6 +77,49 @@ class Job:
         config = replace(self.config, evaluations=entries)
         name = f"{digest(self.subject.identity)[:12]}"
         return Evaluations(config, choose_device(config.device), out / "files" / name)
+
+    def mistakes(self, out: Path) -> dict[str, list[str]]:
+        """What does not fit the network, by evaluation that is not done; without weights.
+
+        Raises:
+            ConfigError: as `evaluations`.
+        """
+        evaluations = self.evaluations(out)
+        if evaluations is None:
+            return {}
+        train = evaluations.sources.get("train")
+        with torch.device("meta"):
+            model = build_model(self.config, train and train.num_classes)
+        bench = evaluations.bench(model, Numerics("fp32", "contiguous", ""), lambda text: None)
+        checks = {n: e.check for n, e in evaluations.entries.items() if hasattr(e, "check")}
+        return {name: wrong for name, check in checks.items() if (wrong := _problems(check, bench))}
+
+
+def check_fits(jobs: Sequence[Job], out: Path) -> None:
+    """
+    Raises:
+        ConfigError: wrong settings, labelled images are missing, or an evaluation that fits none of
+            the networks; one that fits some is a result of each of the others.
+    """
+    wrong: dict[str, list[str]] = {}
+    fits: set[str] = set()
+    seen: dict[str, dict[str, list[str]]] = {}
+    for job in jobs:
+        alike = digest([job.settings, job.missing])
+        if alike not in seen:
+            seen[alike] = job.mistakes(out)
+        wrong |= seen[alike]
+        fits |= job.settings.keys() - seen[alike].keys()
+    if problems := [p for name in wrong if name not in fits for p in wrong[name]]:
+        raise ConfigError(*dict.fromkeys(problems))
+
+
+def _problems(check: Callable[[Bench], None], bench: Bench) -> list[str]:
+    try:
+        check(bench)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def config_of(subject: Subject, words: Sequence[str]) -> Config:
@@ -137,12 +183,14 @@ def _bench(job: Job, evaluations: Evaluations, say: Callable[[str], None]) -> Be
 
 
 def _evaluated(job: Job, name: str, entry: Any, bench: Bench) -> Result:
-    """What the labels do not allow is a result, too."""
+    """What the labels do not allow, or a loss that is not finite, is a result, too."""
     start, metrics, problem = time.perf_counter(), {}, None
     try:
         metrics = entry.evaluate(bench)
-    except ConfigError as error:
-        problem = "; ".join(error.problems)
+    except (ConfigError, NonFiniteLoss) as error:
+        if not all_failed(f"{name} of {job.subject.identity}"):
+            raise
+        problem = "; ".join(str(error).splitlines())
     subject = job.subject
     return Result(
         name,

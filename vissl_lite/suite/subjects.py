@@ -119,7 +119,7 @@ def subjects_of(named: Named, every: bool = False, wait: bool = False) -> list[S
             f"benchmark_suite: {named.given} is no run, no checkpoint, no file of weights and no"
             f" name of published ones{_meant(named)}"
         )
-    return [Subject(named.label, named.given, named.given, {"file": _digest_of_file(file)})]
+    return [Subject(named.label, named.given, named.given, {"file": digest_of_file(file)})]
 
 
 def _meant(named: Named) -> str:
@@ -203,7 +203,7 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _digest_of_file(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     found = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
