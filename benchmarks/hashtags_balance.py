@@ -1,12 +1,15 @@
 """Held-out average precision of frequent and rare tags by how the images are sampled.
 
     python benchmarks/hashtags_balance.py [--seeds 2]
+    python benchmarks/hashtags_balance.py --commands
 
 Makes the example's captions and its vocabulary by the commands of docs/hashtags.md, and trains the
 recipe pretrain/hashtag/example with `balance` none, sqrt and uniform, for the same number of
 steps. Prints mean and standard deviation over seeds of what `tag_prediction` measures on the
 held-out images: mAP of the head (the most frequent 10 % of the tags), the middle (40 %) and the
 tail (50 %).
+`--commands` runs the commands of docs/hashtags.md instead, each by itself, from raw captions to
+predicted tags with their pictures, and prints the wall time of each with the start of Python.
 Last result: see RESULTS.md.
 """
 
@@ -34,21 +37,38 @@ EPOCHS = 12  # of all images once
 
 
 def make_vocabulary(folder: Path) -> Path:
-    """The first commands of the recipe, timed."""
-    vocab = folder / "vocab"
-    _command("example", folder)
-    lists = "--aliases", folder / "aliases.tsv", "--block", folder / "block.txt"
-    _command("build", folder / "captions.parquet", *lists, "--min-count", 10, "--out", vocab)
-    known = "--vocabulary", vocab, "--out", vocab / "test"
-    _command("build", folder / "test.parquet", *known)
-    return vocab
+    """The first commands of the recipe, timed; writes into `folder`/example."""
+    _timed("hashtags", "example", "example", cwd=folder)
+    lists = "--aliases", "example/aliases.tsv", "--block", "example/block.txt"
+    out = "--min-count", "10", "--out", "example/vocab"
+    _timed("hashtags", "build", "example/captions.parquet", *lists, *out, cwd=folder)
+    known = "--vocabulary", "example/vocab", "--out", "example/vocab/test"
+    _timed("hashtags", "build", "example/test.parquet", *known, cwd=folder)
+    return folder / "example" / "vocab"
 
 
-def _command(*words: object) -> None:
+def run_commands(folder: Path, *words: str) -> None:
+    """All of them; `words` go to the training."""
     start = time.perf_counter()
-    run = [sys.executable, ROOT / "tools" / "run.py", "hashtags", *map(str, words)]
-    subprocess.run(run, check=True, capture_output=True)
-    print(f"hashtags {words[0]}: {time.perf_counter() - start:.1f} s with the start of Python")
+    os.environ["HASHTAGS"] = str(make_vocabulary(folder))
+    _timed("config=pretrain/hashtag/example", "run_dir=runs/tags", *words, cwd=folder)
+    test = "example/vocab/test/images.parquet", "tags=classes"
+    out = "--out", "tags.tsv", "--page", "tags.html"
+    print(_timed("hashtags", "predict", "runs/tags", *test, *out, cwd=folder).strip())
+    cores, seconds = len(os.sched_getaffinity(0)), time.perf_counter() - start
+    print(f"all: {seconds:.1f} s on {cores} cores, load {os.getloadavg()[0]:.1f}")
+
+
+def _timed(*words: str, cwd: Path) -> str:
+    """Runs a command with the threads that it chooses itself; returns what it prints."""
+    start = time.perf_counter()
+    run = [sys.executable, ROOT / "tools" / "run.py", *words]
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: {done.stderr}")
+    print(f"{time.perf_counter() - start:6.1f} s  {' '.join(words)}", flush=True)
+    return done.stdout
 
 
 def configured(balance: str, seed: int) -> Config:
@@ -76,13 +96,20 @@ def measured(balance: str, seed: int) -> list[float]:
 
 
 def main():
-    """Prints a table."""
+    """Prints a table, or the times of the commands."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=2)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--commands", action="store_true")
+    parser.add_argument("words", nargs="*", help="for the training of --commands")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    if options.commands:
+        run_commands(folder, *options.words)
+        return
+    seeds = range(options.seeds)
     load_entries()
     register_with_hydra()
-    os.environ["HASHTAGS"] = str(make_vocabulary(Path(tempfile.mkdtemp()) / "example"))
+    os.environ["HASHTAGS"] = str(make_vocabulary(folder))
     rows = {b: [] for b in ("none", "sqrt", "uniform")}
     for seed in seeds:
         for balance, found in rows.items():

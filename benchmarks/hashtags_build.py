@@ -1,9 +1,10 @@
 """Hashtags out of millions of captions: `hashtags build` against a plain Python loop.
 
-    python benchmarks/hashtags_build.py [--captions 10_000_000]
+    python benchmarks/hashtags_build.py [--captions 10_000_000] [--tags 200_000]
 
-Writes captions of about 100 bytes with three tags each, drawn from 200,000 tags in six scripts by
-Zipf's law, as Parquet (10 million are 1 GB of text). Then, each in a process of its own:
+Writes captions of about 100 bytes with three tags each, drawn from `--tags` tags in six scripts by
+Zipf's law, as Parquet (10 million are 1 GB of text). With 20,000 tags, 100,000 captions hold most
+of them, so that memory shows what the number of captions adds. Then, each in a process of its own:
 
     loop     the rules on one caption after the other: `counter.update(tags_in(caption))`
     find     the part of build that finds and counts tags, in one process, checked against the loop
@@ -39,7 +40,7 @@ from vissl_lite.hashtags.read import Captions, Columns
 from vissl_lite.hashtags.spill import Spill
 from vissl_lite.hashtags.tags import tags_in
 
-TAGS, PER_CAPTION, GROUP = 200_000, 3, 1 << 17
+PER_CAPTION, GROUP = 3, 1 << 17
 SCRIPTS = ("{}", "{}", "{}", "Müller{}", "東京{}", "привет{}", "हिन्दी{}", "🐻{}")
 TEXT = "a photo of this day at the sea where nobody was but the birds "
 COLUMNS = Columns("image", "caption", None)
@@ -48,6 +49,7 @@ COLUMNS = Columns("image", "caption", None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--captions", type=int, default=10_000_000)
+    parser.add_argument("--tags", type=int, default=200_000, help="distinct ones")
     parser.add_argument("--job", choices=tuple(JOBS), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -56,11 +58,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=".") as folder:
         for count in (options.captions // 10, options.captions):
-            compare(Path(folder).absolute() / f"{count}.parquet", count)
+            compare(Path(folder).absolute() / f"{count}.parquet", count, options.tags)
 
 
-def compare(file: Path, count: int) -> None:
-    size = write_captions(file, count)
+def compare(file: Path, count: int, tags: int) -> None:
+    size = write_captions(file, count, tags)
     print(f"\n{count:,} captions, {size / 1e6:,.0f} MB of text, load {os.getloadavg()[0]:.1f}")
     results = {job: in_new_process(job, file) for job in JOBS}
     assert results["loop"]["digest"] == results["find"]["digest"], "other counts than the loop"
@@ -74,11 +76,11 @@ def compare(file: Path, count: int) -> None:
         )
 
 
-def write_captions(file: Path, count: int) -> int:
+def write_captions(file: Path, count: int, tags: int) -> int:
     rng = np.random.default_rng(0)
-    weight_V = 1 / np.arange(1, TAGS + 1)
+    weight_V = 1 / np.arange(1, tags + 1)
     cumulative_V = np.cumsum(weight_V / weight_V.sum())
-    names = [SCRIPTS[i % len(SCRIPTS)].format(f"tag{i}") for i in range(TAGS)]
+    names = [SCRIPTS[i % len(SCRIPTS)].format(f"tag{i}") for i in range(tags)]
     schema, size = pa.schema([("image", pa.string()), ("caption", pa.string())]), 0
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, count, GROUP):

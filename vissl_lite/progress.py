@@ -11,8 +11,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 QUIET = 1.0  # seconds; what takes less is not worth a line
@@ -24,8 +26,8 @@ class Counter:
 
     interval = EVERY
 
-    def __init__(self, title: str):
-        self.title, self.count = title, 0
+    def __init__(self, title: str, total: int | None = None):
+        self.title, self.total, self.count = title, total, 0
         self.started = self.shown = time.monotonic()
 
     def add(self, n: int = 1) -> None:
@@ -36,7 +38,13 @@ class Counter:
 
     def show(self) -> None:
         seconds = time.monotonic() - self.started
-        print(f"{self.title}: {self.count:,} in {seconds:.0f} s", file=sys.stderr, flush=True)
+        share = f" of {self.total:,}" if self.total and self.count < self.total else ""
+        left = f", {self._left(seconds):.0f} s left" if share and self.count else ""
+        line = f"{self.title}: {self.count:,}{share} in {seconds:.0f} s{left}"
+        print(line, file=sys.stderr, flush=True)
+
+    def _left(self, seconds: float) -> float:
+        return seconds * ((self.total or 0) / self.count - 1)
 
 
 class Bar(Counter):
@@ -45,7 +53,7 @@ class Bar(Counter):
     interval = 0.1
 
     def __init__(self, title: str, total: int | None, progress: Progress):
-        super().__init__(title)
+        super().__init__(title, total)
         self.progress, self.task = progress, progress.add_task(title, total=total)
 
     def show(self) -> None:
@@ -56,14 +64,22 @@ class Bar(Counter):
 def counter(title: str, total: int | None = None) -> Iterator[Counter]:
     """Yields a `Counter`; says at the end how many it counted, if that took over a second."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(),)
+    if total is not None:
+        times = (
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
     if sys.stderr.isatty():
         console = Console(stderr=True)
-        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        with Progress(*columns, *times, console=console) as progress:
             bar = Bar(title, total, progress)
             yield bar
             bar.show()
         return
-    plain = Counter(title)
+    plain = Counter(title, total)
     yield plain
     if time.monotonic() - plain.started > QUIET:
         plain.show()

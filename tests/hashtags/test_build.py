@@ -212,6 +212,19 @@ def test_nothing_left(data, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]  # nothing half made
 
 
+def test_what_is_odd_is_told(tmp_path, capsys):
+    """Lines of JSONL that are no rows, and a quote of CSV that nothing closes."""
+    (tmp_path / "t.jsonl").write_text('{"image": "a", "caption": "#a"}\n{"image": "b", "cap\n')
+    lines = ["image,caption", 'b.jpg,"#b', *["c.jpg,#c"] * 10_000]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    words = [str(tmp_path / "t.*"), "--out", str(tmp_path / "out"), "--processes", "1"]
+    assert main(["build", *words]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"rows skipped, malformed +1\n", shown)
+    assert re.search(r"texts of CSV above 64 KB +1\n", shown)
+    assert "note: texts of CSV longer than 64 KB: 1, the first of image 'b.jpg'; where a" in shown
+
+
 def test_mistakes(data, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()

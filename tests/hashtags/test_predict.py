@@ -253,6 +253,24 @@ def test_images_of_another_vocabulary(run, example, tmp_path):
         main(["predict", str(run[0]), *words])
 
 
+def test_all_classes_where_there_are_fewer_than_five(example, tmp_path, capsys):
+    """Nobody asked for five; the ending of the file may be in capitals."""
+    rows = [
+        f"{example}/images/train/{i:05}.png,{tags}" for i, tags in enumerate(["#a #b", "#c"] * 3)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["image,caption", *rows]))
+    out = ["--out", str(tmp_path / "vocab"), "--processes", "1"]
+    main(["build", str(tmp_path / "t.csv"), *out])
+    words = ["loss=hashtag_softmax", "++heads=[linear]", "++train.batch_size=2"]
+    folder, _ = run_in(tmp_path / "run", *source_of(tmp_path), *words)
+    out = tmp_path / "P.TSV"
+    assert main(["predict", str(folder), str(tmp_path / "t.csv"), "--out", str(out)]) == 0
+    assert "images   6, 3 tags each" in capsys.readouterr().out
+    header, *lines = [line.split("\t") for line in out.read_text().splitlines()]
+    assert header[-1] == "probability_3"
+    assert [sorted(line[2::2]) for line in lines] == [["a", "b", "c"]] * 6
+
+
 def test_what_cannot_be_asked(run, example, tmp_path):
     out = str(tmp_path / "tags.tsv")
     with pytest.raises(ConfigError, match=r"-k: 99; the run has \d\d classes"):

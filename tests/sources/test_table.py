@@ -235,3 +235,12 @@ def test_broken_arrow(tmp_path):
         (tmp_path / "cut.arrow").write_bytes(content)
         with pytest.raises(ConfigError, match=r"cut.arrow cannot be read as Arrow"):
             Table(str(tmp_path / "cut.arrow"))
+
+
+@pytest.mark.parametrize("image", ["https://a.org/b.jpg", {"path": "s3://a/b.jpg"}])
+def test_images_that_are_addresses(tmp_path, image):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": image}) + "\n")
+    with pytest.raises(
+        ConfigError, match=r"image of row 0 of .*t.jsonl: '(https|s3)://.*' is an address, and only"
+    ):
+        Table(str(tmp_path / "t.jsonl"))

@@ -121,14 +121,16 @@ def _find(
 ) -> tuple[Seen, Counter[str]]:
     """Tags of all images into `spill`; what was seen, and overlaps (`settle`)."""
     overlaps, seen = Counter(), Seen()
-    with counter("finding tags, images") as progress:
+    size = sum(file.stat().st_size for file in captions.files)
+    with counter("finding tags, kB", size // 1000) as progress:
         for images, found in mapped(Find, (lexicon,), captions, processes):
             spill.add(images, found)
             overlaps.update(found.overlaps)
             seen.add(found)
-            progress.add(len(images))
+            progress.add(captions.read // 1000 - progress.count)
+        progress.add(size // 1000 - progress.count)
     spill.close()
-    seen.skipped = dict(+captions.skipped)
+    seen.long, seen.skipped = captions.long, dict(+captions.skipped)
     return seen, overlaps
 
 

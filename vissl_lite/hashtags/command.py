@@ -17,7 +17,7 @@ from vissl_lite.hashtags.page import facts
 from vissl_lite.hashtags.read import Captions, Columns
 from vissl_lite.hashtags.show import show, show_tag
 from vissl_lite.shards.stopped import BuildStopped
-from vissl_lite.sources._source import existing, existing_file
+from vissl_lite.sources._source import existing, existing_file, shown
 from vissl_lite.words import Parser, cores, whole
 
 USAGE = """usage: vissl-lite hashtags build FILE [FILE ...] --out DIR [options]
@@ -93,6 +93,12 @@ def _build(words: Sequence[str]) -> int:
         print(f"  {name:{width}}  {value}")
     print(f"  {'plots':{width}}  {out / PAGE}")
     print(f"  {'to read them':{width}}  {{name: table, path: {out}/images.parquet, tags: classes}}")
+    if captions.long:
+        print(
+            f"note: texts of CSV longer than 64 KB: {captions.long:,}, the first of image"
+            f" {shown(captions.first_long)[:80]!r}; where a quote is not closed, the rows behind it"
+            " become part of the text"
+        )
     return 0
 
 

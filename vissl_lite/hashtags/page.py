@@ -65,9 +65,10 @@ def facts(numbers: dict[str, Any]) -> dict[str, str]:
         found["targets with a class"] = f"{targets['with a class']:,} of {targets['all']:,}"
     odd = {
         "rows skipped, without an image": images["skipped"].get("without image", 0),
-        "rows skipped, with too few or many values": images["skipped"].get("malformed", 0),
+        "rows skipped, malformed": images["skipped"].get("malformed", 0),
         "empty captions": images["with an empty caption"],
         "texts mended, not UTF-8": images["with text that is not UTF-8"],
+        "texts of CSV above 64 KB": images["with a text of CSV above 64 KB"],
     }
     return found | {name: f"{count:,}" for name, count in odd.items() if count}
 

@@ -1,4 +1,4 @@
-"""What processes do with a batch of texts: find and number its tags, or name its classes.
+"""What processes do with a batch of texts: find and number its tags.
 
 Legend: N images, T pairs (image, tag), each once.
 """
@@ -81,22 +81,3 @@ class Find:
         more = np.bincount(keys_T, minlength=len(keys))
         more -= np.bincount(pairs(rows_T, keys_T)[1], minlength=len(keys))
         return Counter({keys[i]: int(more[i]) for i in np.flatnonzero(more).tolist()})
-
-
-class Name:
-    """Texts -> number of classes [N] of each image, and the ascending class ids of all of them.
-
-    Args:
-        ids: key -> class id, of the classes that are kept.
-    """
-
-    def __init__(self, lexicon: Lexicon, ids: dict[str, int]):
-        self._finder = Finder(lambda tag: ids.get(lexicon.key(tag) or ""))
-
-    def __call__(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-        captions, *_ = _cleaned(texts)
-        rows_T, tags_T = self._finder.find(captions, texts.tags)
-        places_T = self._finder.label_of[tags_T]
-        rows_T, places_T = rows_T[places_T >= 0], places_T[places_T >= 0]
-        rows, ids_T = pairs(rows_T, np.array(self._finder.labels, np.int64)[places_T])
-        return np.bincount(rows, minlength=len(texts)), ids_T.astype(np.int32)

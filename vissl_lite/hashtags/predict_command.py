@@ -31,7 +31,7 @@ Where the source has tags, they are compared by name.
 
 --out FILE        .tsv, .jsonl or .parquet: index, image, tags, probabilities; images that cannot be
                   read are left out, and told
--k K              tags per image; default 5
+-k K              tags per image; default 5, or all classes where there are fewer
 --page FILE.html  {{pictures}} of the images, evenly spread, with true and predicted tags
 --classes FILE    names of the classes: classes.tsv, or a text file with one per line; default: the
                   classes of the images that the run was trained on
@@ -41,7 +41,7 @@ Where the source has tags, they are compared by name.
 --workers N       processes that read images; default: none on a CPU, else by cores
 --device D        auto (default), cpu or cuda
 """
-PICTURES = 60
+PICTURES, TAGS = 60, 5
 TOLD = 5  # broken images
 
 
@@ -65,6 +65,8 @@ def main(words: Sequence[str]) -> int:
     if not len(source):
         raise ConfigError("hashtags predict: the source has no images")
     tagger = Tagger.load(options.run, options.classes, options.size)
+    if options.k is None:
+        options.k = min(TAGS, len(tagger.names))
     tagger.check_k(options.k)
     workers = choose_workers("auto" if options.workers is None else options.workers, device)
     how = (device, options.precision, options.batch_size, workers)
@@ -130,7 +132,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("source", nargs="+", metavar="SOURCE")
     parser.add_argument("--out", required=True, type=_path)
-    parser.add_argument("-k", type=whole(1, 10**6), default=5)
+    parser.add_argument("-k", type=whole(1, 10**6))
     parser.add_argument("--page", type=_path)
     parser.add_argument("--classes")
     parser.add_argument("--size", type=whole(1, 65_535))

@@ -31,7 +31,7 @@ def check_out(out: Path) -> None:
     Raises:
         ConfigError: another ending, or no folder to write it in.
     """
-    if out.suffix not in WRITERS:
+    if out.suffix.lower() not in WRITERS:
         raise ConfigError(
             f"hashtags predict --out: {out.name!r} ends in none of {', '.join(WRITERS)}"
         )
@@ -49,7 +49,7 @@ def writer(out: Path, k: int) -> Iterator[Add]:
     tmp = out.with_name(f".{out.name}.tmp")
     with as_stopped(out):
         try:
-            with WRITERS[out.suffix](tmp, k) as add:
+            with WRITERS[out.suffix.lower()](tmp, k) as add:
                 yield add
             os.replace(tmp, out)
         finally:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.hashtags.formats import BYTES, ROWS, batches
+from vissl_lite.hashtags.header import SEPARATORS, Request
 from vissl_lite.hashtags.utf8 import broken_rows
 
 TEXTS = (
@@ -24,7 +26,8 @@ TEXTS = (
     pa.types.is_null,
 )
 TEXT_COLUMNS = ("captions", "tags")
-LISTS = (pa.types.is_list, pa.types.is_large_list)
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+LONG = 1 << 16  # bytes; a longer text of CSV may be due to a quote that nothing closes
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,23 @@ class Texts:
 class Captions:
     """All rows of some files, in order, as pairs (images, large_string [N], and Texts).
 
-    Rows without an image are left out, and lines of CSV with another number of values; `skipped`
-    counts both.
+    Rows without an image are left out, and malformed ones (`formats.batches`).
 
-    Args:
+    Attributes:
         files: absolute paths.
         root: folder that relative images start from, for all files; without it, that of each file.
+        skipped: how many rows are left out, by reason.
+        read: bytes of the files that are behind the reader, about.
+        long: texts of CSV of more than LONG bytes; first_long: the image of the first.
     """
 
     files: list[Path]
     columns: Columns
     root: Path | None = None
     skipped: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    long: int = 0
+    first_long: str = ""
 
     def common_root(self) -> Path:
         """The folder that the images as they come from here are relative to."""
@@ -73,16 +81,24 @@ class Captions:
 
     def __iter__(self) -> Iterator[tuple[pa.Array, Texts]]:
         self.skipped.clear()
+        self.long, before = 0, 0
         for file in self.files:
-            for batch in batches(file, self.columns.names(), self._malformed):
+            for batch in batches(file, self._request(before)):
                 for start in range(0, batch.num_rows, ROWS):
                     for part in _halves(self._plain(file, batch.slice(start, ROWS))):
                         part = self._with_image(part)  # a copy, small to send
                         if part.num_rows:
                             yield self._under_root(file, part["image"]), _texts(part)
+            before += file.stat().st_size
 
-    def _malformed(self) -> None:
-        self.skipped["malformed"] += 1
+    def _request(self, before: int) -> Request:
+        """For a file that has `before` bytes of other files before it."""
+
+        def read(size: int) -> None:
+            self.read = before + size
+
+        malformed = partial(self.skipped.update, ["malformed"])
+        return Request(self.columns.names(), self.columns.tags, malformed, read)
 
     def _plain(self, file: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Columns image, captions, tags: large_binary, and lists of it."""
@@ -95,7 +111,17 @@ class Captions:
             found["captions"] = _text(batch[caption], file, caption)
         if tags is not None:
             found["tags"] = _tags(batch[tags], file, tags)
+        for name in self.columns.names():
+            self._count_long(found["image"], batch[name])
         return pa.RecordBatch.from_pydict(found)
+
+    def _count_long(self, images: pa.Array, column: pa.Array) -> None:
+        if not pa.types.is_binary(column.type):
+            return
+        long = images.filter(pc.greater(pc.binary_length(column), LONG))
+        if len(long) and not self.long:
+            self.first_long = (long[0].as_py() or b"").decode(errors="replace")
+        self.long += len(long)
 
     def _with_image(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that have an image."""
@@ -151,13 +177,17 @@ def _text(column: pa.Array, file: Path, name: str) -> pa.Array:
 def _tags(column: pa.Array, file: Path, name: str) -> pa.Array:
     """Lists as they are; a text is split at white space, commas and semicolons."""
     if not _is(column.type, LISTS):
-        column = pc.split_pattern_regex(_text(column, file, name), r"[\s,;]+")
-    elif not _is(column.type.value_type, TEXTS):
+        column = pc.split_pattern_regex(_text(column, file, name), SEPARATORS)
+    elif not _is(_value_type(column.type.value_type), TEXTS):
         raise ConfigError(
             f"hashtags build: column {name!r} of {file} holds {_short(column.type)}, needs text or"
             " lists of text"
         )
     return column.cast(pa.list_(pa.large_binary()))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is(kind: pa.DataType, kinds: tuple) -> bool:

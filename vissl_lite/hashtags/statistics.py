@@ -19,12 +19,14 @@ class Seen:
 
     Attributes:
         tags_per_image, classes_per_image: number of images with 0, 1, 2, ... of them.
+        long: texts of CSV that may have a quote that nothing closes.
         skipped: rows that are left out, by reason.
     """
 
     images: int = 0
     empty: int = 0
     broken: int = 0
+    long: int = 0
     tags_per_image: Counter[int] = field(default_factory=Counter)
     classes_per_image: Counter[int] = field(default_factory=Counter)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -59,6 +61,7 @@ def statistics(
             "without a class": seen.classes_per_image[0],
             "with an empty caption": seen.empty,
             "with text that is not UTF-8": seen.broken,
+            "with a text of CSV above 64 KB": seen.long,
             "skipped": seen.skipped,
         },
         "tags": {

@@ -54,7 +54,7 @@ class Table(IndexedSource):
 
     Raises:
         ConfigError: a missing or broken file or column, label and tags at once, a row without
-            a label, paths and bytes mixed, class ids of another classes.tsv.
+            a label, paths and bytes mixed, an address as image, class ids of another classes.tsv.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ def _build(
     kinds: set[str] = set()
     with counter(f"indexing {len(files)} tables") as progress:
         for where, base, (image, *value) in _rows(files, columns):
-            kind, content = _content(image, root or base)
+            kind, content = _content(image, root or base, where)
             kinds |= {kind} if content else set()
             if len(kinds) > 1 or kind not in ("path", "bytes"):
                 raise ConfigError(
@@ -178,7 +178,7 @@ def _named(tags: list[str], names: list[str], where: str) -> list[str]:
     return [names[int(tag)] for tag in tags]
 
 
-def _content(image: Any, base: Path) -> tuple[str, bytes]:
+def _content(image: Any, base: Path, where: str) -> tuple[str, bytes]:
     """("bytes", encoded image) or ("path", its absolute path); an empty one where there is none."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
@@ -186,4 +186,7 @@ def _content(image: Any, base: Path) -> tuple[str, bytes]:
         return "bytes", image
     if not isinstance(image, str | None):
         return type(image).__name__, b""
-    return "path", os.fsencode(os.path.join(base, image)) if image else b""
+    if not image:
+        return "path", b""
+    check_local(image, f"table: the image of {where}")
+    return "path", os.fsencode(os.path.join(base, image))
