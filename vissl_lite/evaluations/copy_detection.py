@@ -79,7 +79,7 @@ class CopyDetection:
         where = "evaluations.copy_detection"
         edited = replace(bench.labelled, transforms=self.edits)
         seen = [bench.seen("test", edited, layers, place=f"{where}.edits")]  # first: may be wrong
-        seen += [bench.features("test", layers), descriptors(bench, "train", *layers)]
+        seen += [bench.features("test", layers), descriptors(bench, "train", layers[0])]
         query_QD, original_QD, train_ND = (found.features[layers[0]] for found in seen)
         scaled = unit_scaling(train_ND, self.whiten, bench.device, where)
         gallery_GD = torch.cat([original_QD, train_ND]) if self.distractors else original_QD
