@@ -30,6 +30,7 @@ def problems(*words: str) -> list[str]:
         ("loss=null", []),
         ("loss=${oc.env:LOSS}", []),
         ("loss=[", []),
+        ("config=glob(pretrain/s*)", []),
     ],
 )
 def test_names_in_a_word(word, names):

@@ -36,7 +36,7 @@ def chosen(word: str) -> list[str]:
     if isinstance(value, ChoiceSweep):
         value = value.list
     names = value if isinstance(value, list) else [value]
-    return [str(name) for name in names if name is not None and "${" not in str(name)]
+    return [str(n) for n in names if isinstance(n, (str, int, float)) and "${" not in str(n)]
 
 
 def unknown_choices(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -111,8 +111,8 @@ def test_all_problems_at_once():
         "v[2].transforms[0]: unknown key 'treshold' for transform 'solarize'; did you mean",
         "v[2]: unknown key 'crops'",
         "v[3]: 'v[3]' needs a value for 'size'",
-        "v[4].count: 0 must be at least 1",
-        "v[4].size: -1 must be at least 1",
+        "v[4].count: 0; needs 1 or more",
+        "v[4].size: -1; needs 1 or more",
         "v[5]: 7 is not a mapping",
     ]:
         assert expected in found

@@ -170,12 +170,7 @@ def _build(config: Any, where: str) -> tuple[list[ViewGroup], list[str]]:
 
 
 def _build_group(config: GroupConfig, where: str) -> tuple[ViewGroup, list[str]]:
-    wrong = [
-        f"{where}.{key}: {getattr(config, key)} must be at least 1"
-        for key in ("count", "size")
-        if getattr(config, key) < 1
-    ]
-    transforms = []
+    transforms, wrong = [], []
     for t, transform in enumerate(config.transforms):
         try:
             transforms.append(
