@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("HYDRA_FULL_ERROR", None)  # it asks for tracebacks, tests for sentences
 
 import pytest
 import torch

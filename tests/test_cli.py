@@ -433,6 +433,7 @@ def test_a_reader_that_has_gone_is_no_error(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "argv", ["vissl-lite", "hashtags"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it; it is put back with the rest
     with open(writer, "w") as gone, redirect_stdout(gone), pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 128 + signal.SIGPIPE

@@ -243,7 +243,8 @@ def test_one_sentence_from_the_others_when_a_rank_fails(tmp_path, plugins):
     first, second, *lines = done.stderr.splitlines()
     cause = "ValueError: the disk of this node is full"
     assert first == f"rank 0 stops, because rank 1 failed with {cause}"
-    assert second.startswith("rank 1 failed with exit code 1; all processes were ended; the end of")
+    ended = "rank 1 failed with exit code 1; all processes were ended; the end of"
+    assert second.startswith(ended), done.stderr
     assert lines[-1] == f"  | {cause}"
     assert done.returncode == 1
     (metrics,) = tmp_path.glob("runs/quickstart/*/metrics.jsonl")
