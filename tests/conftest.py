@@ -1,6 +1,7 @@
 """What all tests share: filled registries, one thread per process, the real images."""
 
 import os
+import subprocess
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,23 @@ def ranks():
 
     with ExitStack() as stack:
         yield cache(lambda world: stack.enter_context(Ranks(world, timeout=300)))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """`small_disk("48k")`: an empty folder with so much room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mounted(size: str) -> Path:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("a small file system needs the right to mount")
+        return folder
+
+    yield mounted
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from distributed import run_ranks
 from engine.some_digits import CPU, FP32, small_model
 from evaluations.composed import compose, digits, photographs
 from evaluations.naive_ap import naive_scores
+from evaluations.stopped import Stopped, stop_after
 from PIL import Image
 
 from vissl_lite import EVALUATIONS, TRUNKS, ConfigError
@@ -190,20 +191,6 @@ def test_processes_have_the_same_weights_and_scores(folder):
     assert first == second
 
 
-class Stopped(Exception):
-    pass
-
-
-def stops_before(bench, iteration):
-    points = iter(range(1, iteration))
-
-    def stop_point():
-        if next(points, None) is None:
-            raise Stopped
-
-    bench.stop_point = stop_point
-
-
 def test_a_vision_transformer_trains_and_goes_on_after_a_stop(folder, tmp_path):
     """With the same detections as without the stop; the model keeps its weights."""
     load_entries()
@@ -223,7 +210,7 @@ def test_a_vision_transformer_trains_and_goes_on_after_a_stop(folder, tmp_path):
     entry.evaluate(bench)
     assert "detection: simple feature pyramid on patches; strides 4, 8, 16, 32, 64" in notes
     bench, notes = bench_of("stopped")
-    stops_before(bench, 3)
+    bench.stop_point = stop_after(2)
     with pytest.raises(Stopped):
         entry.evaluate(bench)
     bench.stop_point = lambda: None
@@ -306,13 +293,13 @@ def test_other_annotations_begin_anew(folder, tmp_path):
     given = shutil.copytree(folder / "few", tmp_path / "few") / "annotations.json"
     entry = Detection(**files(tmp_path, "few", "few"), **SMALL, iterations=3, masks=False)
     bench, notes = bench_in(tmp_path / "run", cheap_model())
-    stops_before(bench, 3)
+    bench.stop_point = stop_after(2)
     with pytest.raises(Stopped):
         entry.evaluate(bench)
     content = json.loads(given.read_text())
     next(e for e in content["annotations"] if not e.get("iscrowd"))["bbox"][2] -= 0.5
     given.write_text(json.dumps(content))
-    stops_before(bench, 2)
+    bench.stop_point = stop_after(1)
     with pytest.raises(Stopped):
         entry.evaluate(bench)
     assert not any("goes on" in note for note in notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from distributed import run_ranks
+from evaluations.stopped import Stopped, stop_after
 from sklearn.linear_model import LogisticRegression
 from training import records, small, trained
 
@@ -131,21 +132,6 @@ def test_no_first_layer(tmp_path, heads):
         Finetune(head="first_layer").evaluate(bench)
 
 
-class GivenUp(Exception):
-    pass
-
-
-def stop_after(calls):
-    """A stop point that gives up at its `calls`-th call."""
-    left = iter(range(calls))
-
-    def stop_point():
-        if next(left, None) is None:
-            raise GivenUp
-
-    return stop_point
-
-
 def terminate_at(step, monkeypatch):
     """Sends SIGTERM once, after `step` steps of a training inside an evaluation."""
     sent, real = [], Overseer.after_step
@@ -173,7 +159,7 @@ def test_goes_on_where_it_was_stopped(tmp_path, monkeypatch, by, never_stopped):
     stop_point = stop_after(5) if by == "stop point" else lambda: None
     if by == "signal":
         terminate_at(6, monkeypatch)
-    with pytest.raises((GivenUp, SystemExit)) as stopped:
+    with pytest.raises((Stopped, SystemExit)) as stopped:
         STOPPED.evaluate(bench_of(tmp_path, stop_point=stop_point))
     assert getattr(stopped.value, "code", 143) == 143
     again = bench_of(tmp_path)

@@ -10,6 +10,7 @@ from data.some_sources import Numbers
 from distributed import run_ranks
 from engine.some_digits import CPU, FP32, small_model
 from evaluations.composed import compose, digits, photographs
+from evaluations.stopped import Stopped, stop_after
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 
@@ -167,35 +168,21 @@ def test_the_same_on_several_processes(folder):
     assert first["pixel_accuracy"] == pytest.approx(alone["pixel_accuracy"], abs=0.03)
 
 
-class Stopped(Exception):
-    pass
-
-
-def stops_before(bench, iteration):
-    points = iter(range(1, iteration))
-
-    def stop_point():
-        if next(points, None) is None:
-            raise Stopped
-
-    bench.stop_point = stop_point
-
-
 def test_stopped_in_mid_training_it_goes_on(folder, tmp_path):
     """With the same numbers as without the stop; other settings begin anew."""
     entry = Segmentation(**files(folder), **{**SMALL, "iterations": 8})
     kept = tmp_path / "stopped" / "evaluations" / "segmentation" / "training.pt"
     whole = entry.evaluate(bench_in(tmp_path / "whole")[0])
     bench, notes = bench_in(kept.parents[2])
-    stops_before(bench, 6)
+    bench.stop_point = stop_after(5)
     with pytest.raises(Stopped):
         entry.evaluate(bench)
     assert kept.is_file()
-    stops_before(bench, 1)
+    bench.stop_point = stop_after(0)
     with pytest.raises(Stopped):
         Segmentation(**files(folder), **{**SMALL, "iterations": 7}).evaluate(bench)
     assert not any("goes on" in note for note in notes)
-    stops_before(bench, 6)
+    bench.stop_point = stop_after(5)
     with pytest.raises(Stopped):
         entry.evaluate(bench)
     bench.stop_point = lambda: None

@@ -234,27 +234,12 @@ def test_a_killed_worker_is_told(tmp_path):
 # ---------------------------------------------------------------- disks
 
 
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A file system of 48 KiB, and what makes it larger."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small file system needs the right to mount")
-    yield (
-        folder,
-        lambda: subprocess.run(["mount", "-o", "remount,size=4m", str(folder)], check=True),
-    )
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_is_told_and_nothing_is_lost(tiny_disk, expected):
-    folder, enlarge = tiny_disk
+def test_a_full_disk_is_told_and_nothing_is_lost(small_disk, expected):
+    folder = small_disk("48k")
     for _ in range(2):
         with pytest.raises(BuildStopped, match=r"the disk is full; what is there stays: make room"):
             start(folder / "one")
-    enlarge()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(folder)], check=True)
     source = Noise()
     start(folder / "one", source)
     assert source.read[61] >= 8
