@@ -23,6 +23,8 @@ PROBE = """<script>addEventListener("load", () => {
     width: width, scroll: document.documentElement.scrollWidth,
     images: document.images.length,
     broken: [...document.images].filter(i => !i.naturalWidth).length,
+    scrolled: [...document.querySelectorAll(".wide")].filter(e =>
+      e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel),
     wide: wide.slice(0, 5).map(e => e.outerHTML.slice(0, 120)),
   }), "*");
 });</script>"""
@@ -32,7 +34,8 @@ LISTEN = """<script>addEventListener("message", e => {
 
 
 def probe(file: Path, width: int, folder: Path) -> dict:
-    """Width of the page, of its content, images, and what sticks out; all details unfolded.
+    """Width of the page, of its content, images, what sticks out, and the captions of tables that
+    are wider than the page; all details unfolded.
 
     A copy of the page gets a script, and loses the policy that forbids scripts.
     """

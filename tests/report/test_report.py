@@ -14,7 +14,7 @@ from report.browser import CHROMIUM, probe, screenshot
 from vissl_lite.report.report import write_report
 
 CPU = torch.device("cpu")
-VOID = {"br", "img", "meta"}
+VOID = {"br", "img", "meta", "wbr"}
 SECTIONS = [
     *("What was run", "Diagnosis", "Evaluations", "Training", "Speed and memory", "Views"),
     *("Nearest neighbours", "Map of the features", "Prototypes", "Confusion of a linear probe"),
@@ -102,10 +102,10 @@ def test_several_runs(run_dir, tmp_path):
     text = (run_dir / "config.yaml").read_text().replace("temperature: 0.1", "temperature: 0.2")
     (other / "config.yaml").write_text(text)
     shutil.copy(run_dir / "metrics.jsonl", other)
-    write_report([run_dir, other], tmp_path / "two.html", CPU)
+    write_report([run_dir, other], tmp_path / "two.html", CPU, pictures=False)
     text = (tmp_path / "two.html").read_text()
     Checked(text)
-    assert '<th scope="row">loss.temperature</th>' in text
+    assert '<th scope="row">loss.<wbr>temperature</th>' in text
     assert text.count('stroke-dasharray="8 4"') == text.count("<svg")  # the second in every chart
     assert '<th scope="row">second</th>' in text
     assert "optimizer.lr" not in text  # what is the same
@@ -135,6 +135,8 @@ def test_in_a_browser(report, tmp_path):
         assert found["wide"] == []
         assert found["broken"] == 0
         assert found["images"] > 40
+        matrix = "Images of each class (row) by the class they were taken for (column)"
+        assert found["scrolled"] == ([matrix] if width == 390 else [])
         screenshot(report, width, 3000, tmp_path / "page.png", tmp_path)
         with Image.open(tmp_path / "page.png") as shot:
             colours = shot.convert("RGB").crop((0, 0, width, 3000)).getcolors(2**24)

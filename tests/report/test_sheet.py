@@ -39,6 +39,16 @@ def test_a_sheet_has_every_crop_of_four_images(run_dir):
     assert text.count("random_resized_crop: ") == 8
 
 
+def test_boxes_are_spoken_of_where_there_are_some(run_dir):
+    run = Run.read(run_dir)
+    assert "the whole image, with the boxes that the crops are made of." in sheet(run.config)
+    view = {"count": 2, "size": 16, "transforms": [{"name": "resize", "short_side": 16}]}
+    data = {**run.tree["data"], "views": [view]}
+    text = sheet(check({**run.tree, "data": data}))
+    assert "First the whole image.</p>" in text
+    assert "<rect" not in text
+
+
 def test_words_say_what_was_done_to_the_image():
     names = [
         {"name": "random_resized_crop", "scale": [0.2, 0.2], "ratio": [1.0, 1.0]},

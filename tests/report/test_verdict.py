@@ -25,6 +25,7 @@ def test_a_healthy_run(run):
     assert (title, good) == ("No sign of collapse.", True)
     assert "spread of 0.97" in text
     assert "89% of the way" in text  # (0.9 - 0.1) / (1 - 0.1)
+    assert "crops of two images 0.00:" in judged(run, GOOD | {"other_image_cosine": -0.004})[1]
 
 
 @pytest.mark.parametrize(

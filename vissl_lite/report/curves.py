@@ -20,7 +20,7 @@ TITLES = {
     "loss": "Loss",
     "lr": "Learning rate",
     "grad_norm": "Norm of the gradient before clipping",
-    "embedding_std": "Spread of the embeddings (1: over the sphere, 0: collapsed)",
+    "embedding_std": "Spread of the embeddings (0: collapsed)",
     "effective_rank": "Effective rank of the embeddings",
     "same_image_cosine": "Cosine of two crops of one image",
     "other_image_cosine": "Cosine of crops of two images",

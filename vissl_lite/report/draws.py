@@ -73,8 +73,8 @@ def _jitter(t: Any, u: np.ndarray, p: Sequence[float], size: tuple[int, int]) ->
 def _affine(t: Any, u: np.ndarray, p: Sequence[float], size: tuple[int, int]) -> str:
     angle, right, down, shear, factor = t.amounts(u, *size)[0].tolist()
     return (
-        f"turned {angle:+.1f}°, moved {right:+.0f} and {down:+.0f} pixels, sheared {shear:+.1f}°,"
-        f" x {factor:.2f}"
+        f"turned {angle:+.1f}°, moved {round(right):+d} and {round(down):+d} pixels,"
+        f" sheared {shear:+.1f}°, x {factor:.2f}"
     )
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vissl_lite.report.look import Look
 from vissl_lite.report.neighbours import nearest, purity
-from vissl_lite.report.page import Html, details, section, table, tag
+from vissl_lite.report.page import Html, details, html, section, table, tag
 
 POINTS = 500  # images on the map; t-SNE takes one to three seconds for them
 SIDE, THUMB = 1200, 34  # pixels of the map and of an image on it
@@ -23,7 +23,13 @@ COLOURS += ["#56606b", "#b0203a", "#006a74", "#3d3dc4", "#55731d"]
 
 
 def feature_map(look: Look) -> Html | None:
-    """t-SNE of the features with their images; None for fewer than 30 images."""
+    """The map as a section; None for fewer than 30 images."""
+    drawn = words_and_map(look)
+    return section("Map of the features", *drawn) if drawn else None
+
+
+def words_and_map(look: Look) -> tuple[Html, Html] | None:
+    """t-SNE of the features with their images, the words first; None for fewer than 30 images."""
     if len(look.indices_N) < 30:
         return None
     chosen = np.unique(np.linspace(0, len(look.indices_N) - 1, POINTS).astype(int)).tolist()
@@ -40,9 +46,8 @@ def feature_map(look: Look) -> Html | None:
     )
     if named:
         words += " A name stands in the middle of its class; frames have one colour per class."
-    return section(
-        "Map of the features", tag("p", words), _svg(uri, names, words), _table(look, classes)
-    )
+    drawn = tag("div", _svg(uri, names, words), class_="map")
+    return tag("p", words), html([drawn, _table(look, classes)])
 
 
 def placed(x_ND: Tensor) -> np.ndarray:
@@ -93,7 +98,6 @@ def _svg(uri: str, names: list[Html], words: str) -> Html:
         viewBox=f"0 0 {SIDE} {SIDE}",
         role="img",
         aria_label="Map of the features",
-        class_="map",
     )
 
 

@@ -19,7 +19,7 @@ def neighbours(look: Look) -> Html:
         return section("Nearest neighbours", tag("p", "There is one image only."))
     count = min(NEIGHBOURS, len(look.indices_N) - 1)
     cosine_NK, index_NK = nearest(look.x_ND, count)
-    rows = [_row(look, n, cosine_NK[n], index_NK[n]) for n in queries(look)]
+    rows = [row(look, n, cosine_NK[n], index_NK[n]) for n in queries(look)]
     return section("Nearest neighbours", tag("p", _words(look, index_NK)), rows)
 
 
@@ -54,15 +54,20 @@ def _words(look: Look, index_NK: Tensor) -> str:
     )
     if look.labelled:
         share = purity(look.label_N, index_NK).mean().item()
-        chance = torch.bincount(look.label_N).float().div(len(look.label_N)).square().sum().item()
         text += (
             f" Over all images {share:.1%} of the {index_NK.shape[1]} nearest are of the same class"
-            f" (by chance {chance:.1%}); those of another class are marked ≠."
+            f" (by chance {chance(look.label_N):.1%}); those of another class are marked ≠."
         )
     return text
 
 
-def _row(look: Look, n: int, cosine_K: Tensor, index_K: Tensor) -> Html:
+def chance(label_N: Tensor) -> float:
+    """Share of pairs of images, drawn with replacement, that are of one class."""
+    return torch.bincount(label_N).float().div(len(label_N)).square().sum().item()
+
+
+def row(look: Look, n: int, cosine_K: Tensor, index_K: Tensor) -> Html:
+    """Image n, and its K neighbours with their cosines."""
     asked = (
         picture(look.pixels(n), f"asked for: {look.alt(n)}", SIDE),
         tag("strong", _name(look, n)),

@@ -3,29 +3,31 @@
 Run (config, metrics.jsonl) -> about, diagnosis, evaluations, training, speed
 its source and its views    -> the contact sheet, tag frequencies
 its newest checkpoint       -> predicted tags, neighbours, map, prototypes, confusion
+several runs                -> the same, with views, neighbours and maps side by side
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from vissl_lite.engine import checkpoint
 from vissl_lite.errors import ConfigError
 from vissl_lite.io import replace_text
 from vissl_lite.report.about import about, compared
+from vissl_lite.report.beside import beside
 from vissl_lite.report.confusion import confusion
 from vissl_lite.report.curves import evaluations, speed, training
 from vissl_lite.report.frequencies import frequencies
+from vissl_lite.report.left_out import or_why
 from vissl_lite.report.look import Looker
 from vissl_lite.report.maps import feature_map
 from vissl_lite.report.neighbours import neighbours
 from vissl_lite.report.page import Html, page, section, tag
 from vissl_lite.report.prototypes import prototypes
 from vissl_lite.report.runs import Run, told_apart
-from vissl_lite.report.sheet import sheet
+from vissl_lite.report.sheet import sheet_of
 from vissl_lite.report.tags import tags
 from vissl_lite.report.verdict import diagnosis
 
@@ -49,7 +51,10 @@ def write_report(
         raise ConfigError(f"report: {len(folders)} runs; at most {MOST_RUNS} can be told apart")
     runs = told_apart([Run.read(folder) for folder in folders])
     missing: list[str] = []
-    text = of_one(runs[0], device, pictures, missing) if len(runs) == 1 else of_several(runs)
+    if len(runs) == 1:
+        text = of_one(runs[0], device, pictures, missing)
+    else:
+        text = of_several(runs, device, pictures, missing)
     replace_text(file, text)
     return missing
 
@@ -58,14 +63,11 @@ def of_one(run: Run, device: torch.device, pictures: bool, missing: list[str]) -
     """The page of one run; `missing` takes sentences about what is left out."""
     shown = [about(run), diagnosis([run]), evaluations([run]), training([run]), speed([run])]
     if pictures:
-        shown.append(_or_why("Views", lambda: _views(run), missing))
-        shown.append(_or_why("Tag frequencies", lambda: frequencies(run), missing))
-        shown.append(_or_why("Predicted tags", lambda: tags(run, device), missing))
+        shown.append(or_why("Views", lambda: _views(run), missing))
+        shown.append(or_why("Tag frequencies", lambda: frequencies(run), missing))
+        shown.append(or_why("Predicted tags", lambda: tags(run, device), missing))
         shown += _looked(run, device, missing)
-    if missing:
-        shown.append(section("Left out", tag("ul", [tag("li", why) for why in missing])))
-    title = run.recipe or run.name
-    return page(f"{title}: report", [s for s in shown if s], lead(run))
+    return page(f"{run.recipe or run.name}: report", _whole(shown, missing), lead(run))
 
 
 def lead(run: Run) -> str:
@@ -76,18 +78,26 @@ def lead(run: Run) -> str:
     return f"Run {run.name}: {run.state}.{result}"
 
 
-def of_several(runs: Sequence[Run]) -> str:
+def of_several(
+    runs: Sequence[Run], device: torch.device, pictures: bool, missing: list[str]
+) -> str:
     """The page that compares runs."""
-    parts = [compared(runs), diagnosis(runs), evaluations(runs), training(runs), speed(runs)]
-    lead = "Views, neighbours and maps are in the report of each run by itself."
-    return page(f"{len(runs)} runs compared", [part for part in parts if part], lead)
+    shown = [compared(runs), diagnosis(runs), evaluations(runs), training(runs), speed(runs)]
+    if pictures:
+        shown += beside(runs, device, missing)
+    lead = "Prototypes, confusion and tags are in the report of each run by itself."
+    return page(f"{len(runs)} runs compared", _whole(shown, missing), lead)
+
+
+def _whole(shown: Sequence[Html | None], missing: Sequence[str]) -> list[Html]:
+    """The sections that there are, and what is left out."""
+    why = section("Left out", tag("ul", [tag("li", text) for text in missing]))
+    return [part for part in (*shown, why if missing else None) if part]
 
 
 def _views(run: Run) -> Html | None:
-    if run.config.train.epochs == 0:  # nothing was trained
-        return None
-    newest = run.checkpoint
-    return sheet(run.config, checkpoint.read(newest / "state.pt").get("way") if newest else None)
+    content = sheet_of(run)
+    return section("Views", content) if content else None
 
 
 def _looked(run: Run, device: torch.device, missing: list[str]) -> list[Html | None]:
@@ -110,14 +120,5 @@ def _looked(run: Run, device: torch.device, missing: list[str]) -> list[Html | N
                 " of two classes or more."
             )
 
-    _or_why("Neighbours, map, prototypes and confusion", add, missing)
+    or_why("Neighbours, map, prototypes and confusion", add, missing)
     return shown
-
-
-def _or_why(name: str, make: Callable[[], Html | None], missing: list[str]) -> Html | None:
-    """A section, or the sentence that says why there is none."""
-    try:
-        return make()
-    except ConfigError as error:
-        missing.append(f"{name}: {error.problems[0]}.")
-        return None

@@ -20,14 +20,24 @@ from vissl_lite.data.resident import held_images
 from vissl_lite.data.sampler import Order, Request
 from vissl_lite.data.transform import Transform
 from vissl_lite.data.views import Draws, Views
+from vissl_lite.engine import checkpoint
 from vissl_lite.engine.build import build_source, build_views
 from vissl_lite.parallel.collectives import is_distributed
 from vissl_lite.report.draws import drawn
-from vissl_lite.report.page import Html, details, section, tag
+from vissl_lite.report.page import Html, details, html, tag
 from vissl_lite.report.pictures import data_uri, picture, tiles
+from vissl_lite.report.runs import Run
 
 IMAGES, MOST_CROPS = 4, 10  # rows, pictures of crops in each
 SIDE, BOXED = 112, 192  # pixels of the largest crops, of the whole image if boxes are drawn on it
+
+
+def sheet_of(run: Run) -> Html | None:
+    """As the run made its views; None where nothing was trained."""
+    if run.config.train.epochs == 0:
+        return None
+    newest = run.checkpoint
+    return sheet(run.config, checkpoint.read(newest / "state.pt").get("way") if newest else None)
 
 
 def sheet(config: Config, way: dict[str, Any] | None = None) -> Html:
@@ -49,7 +59,7 @@ def sheet(config: Config, way: dict[str, Any] | None = None) -> Html:
     for b, index in enumerate(batch.index_B.tolist()):
         sample = few[index]
         rows.append(_row(views, draws, crops, b, decode(sample.image, sample.name), sample.name))
-    return section("Views", tag("p", _words(views, config.seed)), tag("div", rows, class_="sheet"))
+    return html([tag("p", _words(views, config.seed)), tag("div", rows, class_="sheet")])
 
 
 class Few:
@@ -94,10 +104,11 @@ def _words(views: Views, seed: int) -> str:
         f"{count} crop{'s' if count > 1 else ''} of {size} x {size} pixels"
         for count, size in zip(views.counts, views.sizes)
     )
+    cuts = any(_cutter(views, g) for g in range(len(views.groups)))
+    boxes = ", with the boxes that the crops are made of" if cuts else ""
     return (
         f"The first images of the first step (seed {seed}, epoch 0), as the model sees them:"
-        f" {groups} of each. First the whole image; where the first transform"
-        " cuts, with the boxes that the crops are made of."
+        f" {groups} of each. First the whole image{boxes}."
     )
 
 
@@ -121,10 +132,16 @@ def _row(
 
 def _box(views: Views, draws: Draws, image: Image.Image, g: int, v: int, b: int) -> list | None:
     """What the first transform cuts out of the image, if it does."""
-    first = views.groups[g].transforms[0] if views.groups[g].transforms else None
-    if not isinstance(first, Transform) or not first.cuts:
+    first = _cutter(views, g)
+    if first is None:
         return None
     return first.parameters(draws.uniforms(g, 0)[v, b : b + 1], *image.size)[0, :4].tolist()
+
+
+def _cutter(views: Views, g: int) -> Transform | None:
+    """The first transform of a group, if it cuts."""
+    first = views.groups[g].transforms[0] if views.groups[g].transforms else None
+    return first if isinstance(first, Transform) and first.cuts else None
 
 
 def _whole(image: Image.Image, name: str, boxes: Sequence[list | None]) -> Html:

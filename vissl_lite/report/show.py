@@ -17,6 +17,7 @@ from vissl_lite.engine.build import build_source, peak_lr
 from vissl_lite.errors import ConfigError
 from vissl_lite.io import replace_text
 from vissl_lite.overrides import compose
+from vissl_lite.report.about import shown_card
 from vissl_lite.report.charts import Series, chart, short, sparkline
 from vissl_lite.report.page import Html, page, section, table, tag
 from vissl_lite.report.runs import card
@@ -109,7 +110,7 @@ def _steps(total: int) -> list[int]:
 def _views(config: Config, why: str) -> Html:
     text = f"None can be drawn: {why}." if why else ""
     try:
-        return section("Views", tag("p", text)) if text else sheet(config)
+        return section("Views", tag("p", text) if text else sheet(config))
     except ConfigError as error:
         return section("Views", tag("p", f"None can be drawn: {error.problems[0]}."))
 
@@ -133,7 +134,7 @@ def _about(config: Config, command: str, length: tuple[int, int], why: str) -> H
     guess = f"Steps cannot be counted: {why}." if why else None
     return section(
         "What will run",
-        tag("pre", text) if text else None,
+        shown_card(text) if text else None,
         tag("p", "Command: ", tag("code", command)),
         table("The order of batches", ["", ""], rows.items()),
         tag("p", guess) if guess else None,

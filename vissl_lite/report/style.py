@@ -34,12 +34,14 @@ pre { padding: .7rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 code { padding: .1em .3em; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-caption { text-align: left; color: var(--soft); padding: .2rem 0; }
+caption { text-align: left; color: var(--soft); padding: .2rem 0;
+  max-width: calc(100vw - 2rem); }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }
-thead th { font-weight: 600; color: var(--soft); }
+thead th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 400; }
-.num { text-align: right; white-space: nowrap; }
+.num { text-align: right; }
+td.num { white-space: nowrap; }
 summary { cursor: pointer; color: var(--link); }
 details { margin: .4rem 0; }
 figure { margin: .8rem 0; }
@@ -49,9 +51,11 @@ svg text { fill: var(--ink); }
 svg .soft { fill: var(--soft); }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-svg.map { max-width: 900px; }
-svg.map text { font-size: 34px; font-weight: 700; }
-svg.map text, svg text.halo { fill: #000; stroke: #fff; stroke-width: .3em; paint-order: stroke; }
+.map { container-type: inline-size; }
+.map svg { max-width: 900px; }
+.map text { font-size: 34px; font-weight: 700; }
+@container (max-width: 600px) { .map text { font-size: 54px; } }
+.map text, svg text.halo { fill: #000; stroke: #fff; stroke-width: .3em; paint-order: stroke; }
 svg.fixed { width: auto; max-width: 100%; }
 .cell { display: block; margin: -.25rem 0; padding: .25rem .4rem; text-align: center; }
 dt { font-weight: 600; margin-top: .4rem; }
@@ -60,13 +64,16 @@ dl { columns: 20rem; }
 img { background: var(--raised); vertical-align: bottom; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr));
   gap: .4rem 1.6rem; }
-.charts > *, .sheet > * { min-width: 0; }
+.charts > *, .sheet > *, .beside > * { min-width: 0; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
   gap: .4rem 1.6rem; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 345px), 1fr));
+  gap: .4rem 1.6rem; }
+.beside > figure { margin: .2rem 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: .35rem; align-items: flex-start;
   margin: .2rem 0 .9rem; padding: 0; list-style: none; }
 .tiles figure { margin: 0; }
-.tiles figcaption { font-size: .8rem; line-height: 1.25; }
+.tiles figcaption { font-size: .8rem; line-height: 1.25; margin-top: .15rem; }
 .verdict { border-left: 4px solid var(--good); background: var(--raised); padding: .6rem .9rem; }
 .verdict.warning { border-color: var(--warn); }
 .verdict strong { color: var(--good); }

@@ -92,7 +92,10 @@ def _healthy(r: dict[str, Any]) -> str:
         f" one point) and use about {r['effective_rank']:.0f} directions."
     )
     if "same_image_cosine" in r:
-        same, other = r["same_image_cosine"], r["other_image_cosine"]
+        same, other = (
+            round(r[f"{pair}_image_cosine"], 2) + 0.0  # never -0.00
+            for pair in ("same", "other")
+        )
         text += (
             f" Two crops of one image have a cosine of {same:.2f}, crops of two images {other:.2f}:"
             f" {invariance(r):.0%} of the way from no invariance to crops that coincide."
