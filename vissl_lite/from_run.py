@@ -57,10 +57,12 @@ def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: there are no such weights, or they do not tell their trunk.
     """
     from vissl_lite.engine.weights import NOT_PRETRAINED, read
-    from vissl_lite.formats.recognise import infer
+    from vissl_lite.formats.identify import identify
 
     weights, usual = read(path_or_name), Labelled()
-    trunk, pixels = weights.config or infer(weights.trunk), weights.pixels
+    if not any(word.startswith("trunk=") for word in args):
+        weights = identify(weights)
+    trunk, pixels = weights.config or {}, weights.pixels
     found = {
         "data.mean": (pixels.mean, IMAGENET_MEAN),
         "data.std": (pixels.std, IMAGENET_STD),

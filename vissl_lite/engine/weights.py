@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.formats import vit
 from vissl_lite.formats.files import read_file
 from vissl_lite.formats.format import IMAGENET, UNKNOWN, Pixels
+from vissl_lite.formats.identify import identify
 from vissl_lite.formats.published import PUBLISHED
 from vissl_lite.formats.recognise import (
     ADAPTED,
     Weights,
     infer,
     recognise,
-    recognise_library,
+    recognise_adapted,
 )
 from vissl_lite.formats.report import Report
 from vissl_lite.model import SSLModel
@@ -34,13 +36,20 @@ from vissl_lite.trunks._trunk import Trunk
 NOT_PRETRAINED = {"pretrained": False, "weights": None}  # in the config of an adapter
 
 
-def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
+def load(
+    path_or_name: str | Path,
+    *,
+    trunk: str | Mapping[str, Any] | None = None,
+    allow_missing: bool = False,
+) -> nn.Module:
     """A trunk with weights, in eval mode: `load("runs/x")(images_NCHW)["res5"]`.
 
     Args:
         path_or_name: a run of ours (its newest checkpoint), a checkpoint, a file in a format of
             docs/weights.md, its address (https://...), or a name of `PUBLISHED`, such as
             "swav_resnet50". The format shows in the tensors' names and shapes.
+        trunk: the config of their trunk, such as `{"name": "timm", "model": "convnext_tiny"}`;
+            default: the one of ours with exactly these tensors, else of torchvision or timm.
         allow_missing: tensors that the file lacks stay random instead of being an error.
 
     Returns:
@@ -50,20 +59,22 @@ def load(path_or_name: str | Path, *, allow_missing: bool = False) -> nn.Module:
         missing).
 
     Raises:
-        ConfigError: nothing there, no known network, or tensors that the trunk lacks, misses, or
-            has in another shape.
+        ConfigError: nothing there, no known network, several that compute different features, or
+            tensors that the trunk lacks, misses, or has in another shape.
     """
     load_entries()
-    weights = read(path_or_name)
-    config = weights.config or {**infer(weights.trunk), **weights.unseen}
+    weights = None if trunk else identify(read(path_or_name), allow_missing)
+    config = TRUNKS.check(weights.config if weights else trunk, "trunk")
     with torch.random.fork_rng(devices=[]):
-        trunk = TRUNKS.build(_without_download(config), "trunk")
-    _fill(trunk, weights, config, allow_missing)
-    trunk.config = TRUNKS.check(config, "trunk")
-    trunk.mean, trunk.std = weights.pixels.mean, weights.pixels.std
-    trunk.size = config.get("image_size", weights.pixels.size)
-    trunk.report = weights.report
-    return trunk.eval()
+        loaded = TRUNKS.build(_without_download(config), "trunk")
+    weights = weights or read(path_or_name, loaded)
+    _check_unseen(weights, loaded, path_or_name)
+    loaded.config = config
+    _fill(loaded, weights, allow_missing)
+    loaded.mean, loaded.std = weights.pixels.mean, weights.pixels.std
+    loaded.size = config.get("image_size", weights.pixels.size)
+    loaded.report = weights.report
+    return loaded.eval()
 
 
 def load_into(model: SSLModel, path: str | Path) -> list[str]:
@@ -78,10 +89,7 @@ def load_into(model: SSLModel, path: str | Path) -> list[str]:
     Raises:
         ConfigError: nothing there, or the trunk's tensors do not match one by one.
     """
-    adapter = _adapter(model.trunk)
-    weights = read(path, adapter)
-    if adapter and not any(name.startswith(ADAPTED) for name in weights.trunk):
-        weights.trunk = {ADAPTED + name: tensor for name, tensor in weights.trunk.items()}
+    weights = read(path, model.trunk)
     wanted = model.trunk.state_dict()
     _start_counters(weights, wanted)
     if wrong := differences(weights.trunk, wanted):
@@ -134,15 +142,23 @@ def _beginning(head: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in given.items() if name not in behind}
 
 
-def read(path_or_name: str | Path, adapter: Trunk | None = None) -> Weights:
+def read(path_or_name: str | Path, trunk: nn.Module | None = None) -> Weights:
     """The tensors of a trunk under our names, from all that `load` takes.
 
     Args:
-        adapter: the trunk that they are for, if it is one; takes its library's names too.
+        trunk: that they are for, if it is known; an adapter takes its library's names, too.
 
     Raises:
         ConfigError: nothing there, or it cannot be read.
     """
+    adapter = trunk if isinstance(trunk, Trunk) and trunk.library else None
+    weights = _read(path_or_name, adapter)
+    if adapter and not any(name.startswith(ADAPTED) for name in weights.trunk):
+        weights.trunk = {ADAPTED + name: tensor for name, tensor in weights.trunk.items()}
+    return weights
+
+
+def _read(path_or_name: str | Path, adapter: Trunk | None) -> Weights:
     path = io.local_path(PUBLISHED.get(str(path_or_name), path_or_name))
     if path.is_file():
         weights = _from_file(path, adapter)
@@ -184,18 +200,15 @@ def saved_config(run: Path | None) -> dict[str, Any]:
     return yaml.safe_load((run / "config.yaml").read_text()) if run else {}
 
 
-def _adapter(trunk: nn.Module) -> Trunk | None:
-    return trunk if isinstance(trunk, Trunk) and trunk.library else None
-
-
 def _from_file(path: Path, adapter: Trunk | None) -> Weights:
     tensors, card = read_file(path)
     if card.keys() >= {"trunk", "vissl_lite"}:
         pixels = _in_header(card) or _pixels(path)
         return _ours(tensors, str(path), json.loads(card["trunk"]), pixels)
-    weights = recognise_library(tensors, str(path), adapter) if adapter else None
+    weights = recognise_adapted(tensors, str(path), adapter) if adapter else None
     weights = weights or recognise(tensors, str(path)) or _ours(tensors, str(path))
     weights.pixels = _in_header(card) or weights.pixels
+    weights.file = tensors
     return weights
 
 
@@ -222,7 +235,7 @@ def _check_unseen(weights: Weights, trunk: nn.Module, path: str | Path) -> None:
         own = getattr(trunk, key, value)
         if own != value:
             raise ConfigError(
-                f"init: the trunk of {path} has {value} {key}, that of the config {own}; set"
+                f"weights: the trunk of {path} has {value} {key}, that of the config {own}; set"
                 f" trunk.{key}={value}"
             )
 
@@ -253,7 +266,7 @@ def _without_download(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **{k: v for k, v in NOT_PRETRAINED.items() if k in config}}
 
 
-def _fill(trunk: nn.Module, weights: Weights, config: dict, allow_missing: bool) -> None:
+def _fill(trunk: nn.Module, weights: Weights, allow_missing: bool) -> None:
     wanted, report = trunk.state_dict(), weights.report
     _start_counters(weights, wanted)
     report.compare(weights.trunk, wanted)
@@ -261,7 +274,8 @@ def _fill(trunk: nn.Module, weights: Weights, config: dict, allow_missing: bool)
     if wrong := differences({**weights.trunk, **absent}, wanted):
         remedy = "; allow_missing=True accepts what is missing" if report.missing else ""
         raise ConfigError(
-            f"weights: {report.origin} ({report.format}) is no whole trunk {config}: {wrong}"
+            f"weights: {report.origin} ({report.format}) is no whole trunk"
+            f" {weights.config or trunk.config}: {wrong}"
             f"{remedy}"
         )
     trunk.load_state_dict({**weights.trunk, **absent})

@@ -5,4 +5,5 @@
 A format says where in a file the trunk is and what else is there (one file each, `FORMATS` in
 `recognise.py`), a naming how a library calls the tensors of a network (`resnet.py`, `regnet.py`,
 `vit.py`). Both are chosen by the tensors' names and shapes, never by the name of the file.
+`identify.py` finds networks of torchvision and timm that no trunk of ours is, by building them.
 """

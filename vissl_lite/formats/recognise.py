@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.formats import (
@@ -63,6 +64,7 @@ class Weights:
         pixels: what it was trained to see.
         report: what became of each tensor of the file.
         unseen: what is known of the config and no shape shows, by the trunk's attributes.
+        file: the tensors under the names that they have in the file; {} where it is no foreign one.
     """
 
     trunk: dict[str, Tensor]
@@ -71,6 +73,7 @@ class Weights:
     pixels: Pixels = UNKNOWN
     heads: dict[str, Tensor] = field(default_factory=dict)
     unseen: dict[str, Any] = field(default_factory=dict)
+    file: Tensors = field(default_factory=dict)
 
 
 def recognise(tensors: Tensors, origin: str) -> Weights | None:
@@ -88,22 +91,24 @@ def recognise(tensors: Tensors, origin: str) -> Weights | None:
     return None
 
 
-def recognise_library(tensors: Tensors, origin: str, adapter: Trunk) -> Weights | None:
-    """The network of an adapter under its library's names; None if the file has none of these.
+def recognise_library(
+    tensors: Tensors, origin: str, library: str, network: nn.Module, heads: Sequence[str]
+) -> Weights | None:
+    """A network under its library's names, as its adapter takes it; None if none is in the file.
 
     Args:
         tensors, origin: as for `recognise`.
-        adapter: tells the names.
+        network: of the library, without `heads`; tells the names.
     """
-    wanted = adapter.get_submodule("model").state_dict().keys()
+    wanted = network.state_dict().keys()
     for prefix in bare.FORMAT.trunk:
         inner = {name: name[m.end() :] for name in tensors if (m := re.match(prefix, name))}
         if wanted & set(inner.values()):
             break
     else:
         return None
-    report, trunk = Report(origin, f"a network of {adapter.library}"), {}
-    removed = tuple(f"{module}." for module in adapter.removed)
+    report, trunk = Report(origin, f"a network of {library}"), {}
+    removed = tuple(f"{module}." for module in heads)
     for name, tensor in tensors.items():
         own = inner.get(name, name)
         head = "head" if own.startswith(removed) else ""
@@ -114,6 +119,12 @@ def recognise_library(tensors: Tensors, origin: str, adapter: Trunk) -> Weights 
             trunk[ADAPTED + own] = tensor
             report.renamed[name] = ADAPTED + own
     return Weights(trunk, report)
+
+
+def recognise_adapted(tensors: Tensors, origin: str, adapter: Trunk) -> Weights | None:
+    """As `recognise_library`, of the network in an adapter."""
+    network, library = adapter.get_submodule("model"), str(adapter.library)
+    return recognise_library(tensors, origin, library, network, adapter.removed)
 
 
 def infer(trunk: Tensors) -> dict[str, Any]:
@@ -128,7 +139,7 @@ def infer(trunk: Tensors) -> dict[str, Any]:
     raise ConfigError(
         "weights: neither the file nor the names of its tensors"
         f" ({', '.join(list(trunk)[:3])}, ...) tell the trunk; known are ResNet, RegNet and ViT in"
-        " the formats of docs/weights.md; init= fills the trunk timm or torchvision with any other"
+        " the formats of docs/weights.md"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ class Timm(Trunk):
     def __init__(self, model: str = "resnet18", pretrained: bool = False, in_channels: int = 3):
         super().__init__()
         self._arguments = model, pretrained, in_channels
-        self.model: Any = _create(*self._arguments)
-        self.removed = _names(self.model.pretrained_cfg.get("classifier"))
+        self.model: Any = create(*self._arguments)
+        self.removed = heads_of(self.model)
         _convert(self.model)
         intermediate = hasattr(self.model, "forward_intermediates")
         info = getattr(self.model, "feature_info", []) if intermediate else []
@@ -82,7 +82,12 @@ class Timm(Trunk):
         return self.model.forward_head(features, pre_logits=True)
 
 
-def _create(model: str, pretrained: bool, in_channels: int) -> nn.Module:
+def create(model: str, pretrained: bool = False, in_channels: int = 3) -> nn.Module:
+    """A network of timm without its classifier.
+
+    Raises:
+        ConfigError: as `Timm`.
+    """
     if find_spec("timm") is None:
         raise ConfigError("trunk timm: timm is not installed; pip install timm")
     import timm
@@ -96,8 +101,16 @@ def _create(model: str, pretrained: bool, in_channels: int) -> nn.Module:
         return timm.create_model(model, pretrained=pretrained, num_classes=0, in_chans=in_channels)
 
 
-def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+def heads_of(network: nn.Module) -> tuple[str, ...]:
+    """The modules that classify, which `create` leaves out."""
+    names: Any = cast(Any, network).pretrained_cfg.get("classifier")
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def fixed_size(network: nn.Module) -> int | None:
+    """Side of the images, in pixels, of a network that takes no other."""
+    given: Any = cast(Any, network).pretrained_cfg
+    return given["input_size"][-1] if given.get("fixed_input_size") else None
 
 
 def _convert(model: nn.Module) -> None:

@@ -40,18 +40,15 @@ class Torchvision(Trunk):
         super().__init__()
         self._arguments = model, weights, in_channels
         _check(*self._arguments)
-        with refusing_pickles():
-            self.model = torchvision.models.get_model(model, weights=weights)
+        self.model = create(model, weights)
         convert_batch_norm(self.model)
-        _remove_auxiliary_heads(self.model)
         if in_channels != 3:
             _widen_first_convolution(self.model, in_channels)
-        self.classifier = list(self.model._modules)[-1]
-        self.removed = (self.classifier, *AUXILIARY_HEADS)
-        self.model.add_module(self.classifier, nn.Identity())
+        self.removed = heads_of(self.model)
+        self.classifier = self.removed[0]
         self._units = dict(_expand(self.model))
         self._graphs: dict[tuple[str, ...], fx.Graph] = {}
-        size = getattr(self.model, "image_size", 224)
+        size = fixed_size(self.model) or 224
         self.widths = probe_widths(
             self, list(self._offered(self._trace())), (in_channels, size, size)
         )
@@ -99,6 +96,25 @@ class Torchvision(Trunk):
     def __getstate__(self) -> dict[str, Any]:
         # graphs refer to this very model: a copy makes its own
         return {**self.__dict__, "_graphs": {}}
+
+
+def create(model: str, weights: str | None = None) -> nn.Module:
+    """A network of torchvision with nn.Identity for its classifier, without auxiliary heads."""
+    with refusing_pickles():
+        network = torchvision.models.get_model(model, weights=weights)
+    _remove_auxiliary_heads(network)
+    network.add_module(heads_of(network)[0], nn.Identity())
+    return network
+
+
+def heads_of(network: nn.Module) -> tuple[str, ...]:
+    """The children of a network that are no part of the trunk; the classifier comes first."""
+    return (list(network._modules)[-1], *AUXILIARY_HEADS)
+
+
+def fixed_size(network: nn.Module) -> int | None:
+    """Side of the images, in pixels, of a network that takes no other."""
+    return getattr(network, "image_size", None)
 
 
 class _UnitTracer(fx.Tracer):
