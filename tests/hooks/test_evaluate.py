@@ -3,8 +3,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch.distributed as dist
 from distributed import run_ranks
 from training import records, small, trained
 
@@ -13,6 +15,8 @@ from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.hooks.base import Hook
 from vissl_lite.hooks.evaluate import Evaluate, _command
+from vissl_lite.parallel import agreement
+from vissl_lite.parallel.collectives import rank
 
 LABELLED = (
     "++labelled={train: {name: digits}, test: {name: digits, split: test}, size: 16,"
@@ -176,6 +180,36 @@ def test_a_failure_after_the_first_step_costs_neither_training_nor_the_others(
     ]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines[-2:]] == ["end", "note"]
+
+
+class FailsOnOne:
+    """An evaluation that fails on rank 1 after its last collective."""
+
+    def evaluate(self, bench):
+        if rank() == 1:
+            raise ConfigError("fails.k: too large\nfor this process")
+        return {"one": 1.0}
+
+
+def failing_on_rank_1(rank, world, folder):
+    """What the run logs of its evaluations, and their warnings."""
+    store = dist.FileStore(f"{folder}/store", world)
+    with (
+        patch.dict(EVALUATIONS._entries, fails=FailsOnOne, ones=Ones),
+        patch.object(agreement, "launched_world_size", lambda: world),
+        patch.object(agreement, "attempt_store", lambda: store),
+    ):
+        trained(small(*FAILS), Path(folder))
+    notes = [r["text"] for r in records(Path(folder), "note") if r["level"] == "warning"]
+    return [r["name"] for r in records(Path(folder), "eval")], notes
+
+
+def test_the_failure_of_one_process_costs_no_more(tmp_path):
+    for names, notes in run_ranks(failing_on_rank_1, 2, str(tmp_path)):
+        assert names == ["ones"]
+        assert (
+            "evaluation fails of step 1 failed and is left out: fails.k: too large; for" in notes[0]
+        )
 
 
 def test_a_failure_before_the_first_step_stops(tmp_path, monkeypatch):

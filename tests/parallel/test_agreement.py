@@ -9,7 +9,6 @@ import torch.distributed as dist
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import agreement
 from vissl_lite.parallel.agreement import (
-    all_failed,
     check_agreement,
     differences,
     epitaph,
@@ -17,6 +16,7 @@ from vissl_lite.parallel.agreement import (
     is_communication,
     leave_note,
     say_once,
+    shared_failure,
 )
 
 CONFIG = {"optimizer": {"lr": 0.1}, "data": {"views": [{"size": 32}]}, "hooks": {}}
@@ -118,12 +118,16 @@ def test_a_rank_that_was_killed_leaves_no_note(store):
     )
 
 
-def test_ranks_go_on_only_if_all_fail(store, monkeypatch):
+def test_a_rank_that_fails_while_others_do_not_come_raises(store, monkeypatch):
     monkeypatch.setattr(agreement, "TOGETHER_S", 0.0)
-    assert [all_failed("knn of step 3") for _ in range(4)] == [False, False, False, True]
-    assert not all_failed("knn of step 4")
+    error = ConfigError("knn.k: too large")
+    with pytest.raises(ConfigError, match="too large"):
+        shared_failure(error, "knn of step 3")
+    store.add("at the end of knn of step 4", 3)
+    assert shared_failure(error, "knn of step 4") is error
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert all_failed("knn of step 5")
+    assert shared_failure(error, "knn of step 5") is error
+    assert shared_failure(None, "knn of step 6") is None
 
 
 @pytest.mark.parametrize(

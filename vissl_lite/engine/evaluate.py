@@ -53,31 +53,33 @@ class Evaluations:
         numerics: Numerics,
         note: Callable[[str], None],
         stop_point: Callable[[], None] = lambda: None,
-        failed: Callable[[str, Exception], None] | None = None,
+        left_out: Callable[[str, Exception | None], bool] | None = None,
     ) -> Iterator[tuple[str, dict[str, float]]]:
         """(name, metrics) of one evaluation after the other; they share the features.
 
         Args:
             stop_point: called before each batch and evaluation; may raise to give up.
-            failed: takes the name and the error of an evaluation that is left out, with a mistake
-                that shows only now, or a loss that is not finite; may raise. None: these raise.
+            left_out: whether an evaluation has no results; takes its name and its error, a mistake
+                that shows only now, a loss that is not finite, or None; may raise. None: these
+                errors raise.
 
         Raises:
             ConfigError: as `check`, before anything is computed, or from an evaluation.
             NonFiniteLoss: from an evaluation.
         """
         bench = self.bench(model, numerics, note, stop_point)
-        if failed is None:
+        if left_out is None:
             self.check(bench)
         for name, entry in self.entries.items():
             stop_point()
+            metrics, failed = {}, None
             try:
                 metrics = entry.evaluate(bench)
             except (ConfigError, NonFiniteLoss) as error:
-                if failed is None:
+                if left_out is None:
                     raise
-                failed(name, error)
-            else:
+                failed = error
+            if left_out is None or not left_out(name, failed):
                 yield name, metrics
 
     def check(self, bench: Bench) -> None:

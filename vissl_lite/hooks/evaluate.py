@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from vissl_lite import HOOKS, ConfigError
 from vissl_lite.engine.evaluate import Evaluations
 from vissl_lite.hooks.base import Hook
-from vissl_lite.parallel.agreement import all_failed
+from vissl_lite.parallel.agreement import shared_failure
 from vissl_lite.plugins import recipes
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Evaluate(Hook):
     An evaluation that fails after the first step, by a mistake that shows only then or by a loss
     that is not finite, is left out: a warning names it and how to run it again, the others, the
     training and its checkpoints go on, the exit code is 0, and the warning is repeated at the end.
+    The same where it fails on one process and the others come to its end; where they wait for that
+    one in a collective, the run ends with its error.
 
     Args:
         every_epochs: epochs between evaluations, also a fraction; 0: none in between.
@@ -62,18 +64,23 @@ class Evaluate(Hook):
             if trainer.stop.stops(at_log_step=True):
                 raise Interrupted
 
-        def failed(name: str, error: Exception) -> None:
-            if trainer.step == 0 or not all_failed(f"{name} of step {trainer.step}"):
+        def left_out(name: str, own: Exception | None) -> bool:
+            error = shared_failure(own, f"{name} of step {trainer.step}")
+            if error is None:
+                return False
+            if trainer.step == 0:
                 raise error
             trainer.journal.warn(
                 f"evaluation {name} of step {trainer.step:,} failed and is left out:"
                 f" {'; '.join(str(error).splitlines())}; to run it again (give its settings anew):"
                 f" vissl-lite {_command(name)} init={trainer.run_dir}"
             )
+            return True
 
         note, numerics = trainer.journal.note, trainer.parts.numerics
+        run = evaluations.run(trainer.model, numerics, note, stop_point, left_out)
         try:
-            for name, metrics in evaluations.run(trainer.model, numerics, note, stop_point, failed):
+            for name, metrics in run:
                 trainer.log_evaluation(name, metrics)
         except Interrupted:
             note(f"evaluation of step {trainer.step:,} given up: {trainer.stop.reason}", "warning")

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 import vissl_lite
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import world_size
+from vissl_lite.parallel.collectives import first_error, world_size
 from vissl_lite.parallel.process import (
     attempt_store,
     launched_rank,
@@ -29,7 +29,7 @@ from vissl_lite.parallel.process import (
 
 SHOWN = 5  # keys that differ
 GRACE_S = 5.0  # for the rank that failed first to say why
-TOGETHER_S = 30.0  # between the first and the last rank to fail alike
+TOGETHER_S = 30.0  # from a rank's failure until the others are through
 COMMUNICATION = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe")
 
 
@@ -147,18 +147,29 @@ def leave_note(error: Exception) -> None:
         return
 
 
-def all_failed(what: str) -> bool:
-    """Whether all ranks fail at this, called by those that do; only then may they go on together.
+def shared_failure(error: Exception | None, what: str) -> Exception | None:
+    """The failure of any rank at this, for all of them, which then go on together; else None.
 
-    A rank that fails alone has left the others in the midst of a collective.
+    All ranks call it at the end of what they did. One that fails on the way to a collective leaves
+    the others in it, where nothing can reach them: they do not come here, and it raises.
 
     Args:
+        error: how this rank failed, if it did.
         what: a name used once in the attempt.
+
+    Raises:
+        Exception: `error`, if some rank is not here TOGETHER_S after this one; it ends the run.
     """
     if launched_world_size() == 1:
-        return True
-    store, key = attempt_store(), f"failed at {what}"
+        return error
+    store, key = attempt_store(), f"at the end of {what}"
     store.add(key, 1)
+    if error is not None and not _all_come(store, key):
+        raise error
+    return first_error(error)
+
+
+def _all_come(store: dist.Store, key: str) -> bool:
     deadline = time.monotonic() + TOGETHER_S
     while (count := store.add(key, 0)) < launched_world_size() and time.monotonic() < deadline:
         time.sleep(0.1)

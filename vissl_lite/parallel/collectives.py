@@ -131,6 +131,15 @@ def on_rank_zero(function: Callable[[], Any]) -> Any:
     return result
 
 
+def first_error(error: Exception | None) -> Exception | None:
+    """The picklable error of the lowest rank that has one, on every rank; None where none has."""
+    errors: list[Exception | None] = [error]
+    if is_distributed():
+        errors *= world_size()
+        dist.all_gather_object(errors, error)
+    return next((found for found in errors if found is not None), None)
+
+
 def _all_gather(x: Tensor) -> Tensor:
     rows = x.new_empty(world_size() * len(x), *x.shape[1:])
     dist.all_gather_into_tensor(rows, x.contiguous())

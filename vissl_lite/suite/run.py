@@ -19,7 +19,7 @@ from vissl_lite.engine.journal import device_name
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, NonFiniteLoss
 from vissl_lite.overrides import compose
-from vissl_lite.parallel.agreement import all_failed
+from vissl_lite.parallel.agreement import shared_failure
 from vissl_lite.parallel.collectives import all_reduce_sum, on_rank_zero, rank
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.suite.results import Result, Store, digest, settings_of
@@ -184,13 +184,14 @@ def _bench(job: Job, evaluations: Evaluations, say: Callable[[str], None]) -> Be
 
 def _evaluated(job: Job, name: str, entry: Any, bench: Bench) -> Result:
     """What the labels do not allow, or a loss that is not finite, is a result, too."""
-    start, metrics, problem = time.perf_counter(), {}, None
+    start, metrics, failed = time.perf_counter(), {}, None
     try:
         metrics = entry.evaluate(bench)
     except (ConfigError, NonFiniteLoss) as error:
-        if not all_failed(f"{name} of {job.subject.identity}"):
-            raise
-        problem = "; ".join(str(error).splitlines())
+        failed = error
+    if error := shared_failure(failed, f"{name} of {job.subject.identity}"):
+        metrics = {}
+    problem = "; ".join(str(error).splitlines()) if error else None
     subject = job.subject
     return Result(
         name,
