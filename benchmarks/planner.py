@@ -2,6 +2,7 @@
 
     python benchmarks/planner.py                    # CPU: ResNet-50, RegNetY-16GF; 5 minutes
     python benchmarks/planner.py --device cuda      # one GPU: also RegNetY-128GF and 256GF, bf16
+    python benchmarks/planner.py --large            # CPU: RegNetY-128GF, 10 GiB
     python benchmarks/planner.py --toy              # seconds
 
 Each case is a process of its own: two SimCLR or SwAV steps, one thread. On a CPU measured is what
@@ -61,10 +62,13 @@ class Case:
         ]
 
 
-def cases(device: str, toy: bool) -> list[Case]:
+def cases(device: str, toy: bool, large: bool) -> list[Case]:
     if toy:
         words = (*RESNET, "++trunk.width_multiplier=0.25", f"++data.views={TWO.format(64)}")
         nets, batches = {"ResNet-50/4, 64 px": words}, (8,)
+    elif large:
+        words = (*regnet("y_128gf"), f"++data.views={TWO.format(96)}")
+        nets, batches = {"RegNetY-128GF, 2x96": words}, (4,)
     elif device == "cpu":
         nets = {
             f"{name}, 2x{size}": (*trunk, f"++data.views={TWO.format(size)}")
@@ -182,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--large", action="store_true", help="on a CPU, what needs a large one")
     parser.add_argument("--network", default="", help="only those whose name has this in it")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--measure")
@@ -192,7 +197,9 @@ def main() -> None:
     rows = []
     print("| network | checkpointing | batch | predicted MiB | measured MiB | error |")
     print("|---|---|---|---|---|---|")
-    chosen = [c for c in cases(options.device, options.toy) if options.network in c.name]
+    chosen = [
+        c for c in cases(options.device, options.toy, options.large) if options.network in c.name
+    ]
     for case in chosen:
         words = case.command(options.device)
         said, found = predict(words), measured_elsewhere(words)

@@ -10,7 +10,7 @@ a new group of one process, which goes on in the same run folder from the last c
 
 2026-11-22, 2 cores that others used too (load 4 to 8), torch 2.15, Python 3.11:
 
-    node     6 of 6 runs went on alone, 19 to 29 s after the kill
+    node     7 of 7 runs went on alone, 19 to 29 s after the kill (the last: 27.6 s)
     worker   6 of 6 runs went on with both nodes, 14 to 19 s after the kill
 
 In all of them the run went on from step 20, and each step is in the log once.

@@ -43,3 +43,10 @@ def test_half_an_interval_survives_a_resume():
         if step == 1:
             second.load_state_dict(first.state_dict())
     assert second.flush() == whole.flush()
+
+
+def test_metrics_of_the_host_join_those_of_the_device():
+    """As the norm of offloaded gradients; the meta device stands for the GPU."""
+    meters = Meters(torch.device("meta"))
+    meters.add({"loss": torch.ones((), device="meta"), "grad_norm": torch.ones(())}, 0)
+    assert {value.device.type for value in meters.sums.values()} == {"meta"}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import SMALL, composed, records, small, trained
 
-from vissl_lite import LOSSES
+from vissl_lite import LOSSES, ConfigError
 from vissl_lite.config import check
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.hooks.base import Hook
@@ -248,6 +248,14 @@ def test_compiled_equals_eager(tmp_path, monkeypatch):
     eager = trained(small(*words), tmp_path / "eager")
     other = trained(small(*words, "++compile=true"), tmp_path / "compiled")
     assert other.results["loss"] == pytest.approx(eager.results["loss"], abs=1e-4)
+
+
+def test_compiling_without_a_compiler_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with pytest.raises(
+        ConfigError, match=r"^compile: true needs a C\+\+ compiler, .* install g\+\+"
+    ):
+        trained(small("++compile=true"), tmp_path)
 
 
 PLAIN = "++heads=[{name: mlp, hidden: [32], out_dim: 16, norm: none}]"

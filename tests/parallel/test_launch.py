@@ -106,6 +106,8 @@ def test_what_one_rank_has_said_for_all_is_not_said_again(tmp_path):
     assert failure("sys.exit(2)", tmp_path) == (2, "")
     said = "rank and print('config error'); time.sleep(rank == 0); sys.exit(2)"
     assert failure(said, tmp_path) == (2, "config error")
+    said = "rank and print('config error', flush=True); time.sleep(rank); sys.exit(2)"
+    assert failure(said, tmp_path) == (2, "config error")  # though rank 0 was the first to end
 
 
 def test_ranks_that_do_not_end_are_killed(tmp_path, monkeypatch):

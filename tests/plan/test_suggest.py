@@ -44,6 +44,34 @@ def test_a_given_strategy_is_never_replaced():
     assert suggest(hsdp, 8, 2**20, A100) == ("hsdp", "block")
 
 
+@pytest.mark.parametrize(
+    ("words", "roomy", "full"),
+    [
+        (["++parallel.shard_size=4"], "hsdp", "hsdp"),
+        (["++memory.cpu_offload=true"], "zero2", "zero2"),
+        (["++parallel.shard_size=8", "++memory.cpu_offload=true"], "hsdp", "hsdp"),
+        (["++heads=[{name: linear, shard_classes: true}]", "loss=cross_entropy"], "ddp", "zero2"),
+    ],
+)
+def test_auto_takes_a_strategy_that_accepts_the_settings(words, roomy, full):
+    """Whether it asks the planner, where memory is short, or not."""
+    config = regnet_swav(*words, "++memory.activation_checkpointing=block")
+    assert suggest(config, 8, 80 * 2**30, A100) == (roomy, "block")
+    assert suggest(config, 8, 2**20, A100) == (full, "block")
+
+
+def test_auto_refuses_what_no_strategy_accepts_in_one_sentence():
+    offloaded = regnet_swav("++memory.cpu_offload=true")
+    with pytest.raises(ConfigError, match="no GPU to offload from") as raised:
+        suggest(offloaded, 8, 0, "cpu")
+    assert len(raised.value.problems) == 1
+
+
+def test_one_process_that_offloads_is_planned_as_such():
+    offloaded = regnet_swav("++memory.cpu_offload=true", "++memory.activation_checkpointing=block")
+    assert suggest(offloaded, 1, 2**20, A100) == ("zero3", "block")
+
+
 def test_a_machine_is_what_the_launcher_says(monkeypatch):
     """In machines of 4, 12 processes have groups for hsdp; in those of the table, of 8, none."""
     found = {}

@@ -27,6 +27,18 @@ def test_the_command(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_it_starts_processes_as_a_run_does(tmp_path, capfd):
+    file = tmp_path / "result.json"
+    words = ["config=quickstart", "train.batch_size=8", "device=cpu", "precision=fp32"]
+    words += ["memory.memory_format=contiguous", "steps=1", "warmup=1", f"json={file}"]
+    assert main([*words, "launch.processes=2"]) == 0
+    assert capfd.readouterr().out.count("quickstart on 2 x cpu") == 1
+    result = json.loads(file.read_text())
+    assert (result["world_size"], result["local_batch"]) == (2, 4)
+    assert result["strategy"] == "reference_ddp"
+    assert result["times"]["communication"]["mean"] > 0
+
+
 def test_the_config_of_a_run_is_measured_as_that_run(tmp_path):
     words = ["config=quickstart", "train.batch_size=8", "evaluations=[knn]"]
     recipe = compose(words)
@@ -43,6 +55,7 @@ def test_the_config_of_a_run_is_measured_as_that_run(tmp_path):
         (["config=quickstarts"], "did you mean 'quickstart'"),
         (["config=quickstart", "train.batchsize=8"], "did you mean 'batch_size'"),
         (["config=quickstart", "steps=-1"], "at least 1"),
+        (["config=quickstart", "launch.processes=0"], "launch.processes: is 0; needs at least 1"),
     ],
 )
 def test_what_is_wrong_is_said(words, message):

@@ -25,9 +25,9 @@ class Meters:
 
     @torch.no_grad()
     def add(self, metrics: dict[str, Tensor], step: int) -> None:
-        """Adds the metrics of one step, each a scalar tensor on the device."""
+        """Adds the metrics of one step, scalars; the norm of offloaded gradients is on the host."""
         for name, value in metrics.items():
-            value = value.detach().float()
+            value = value.detach().to(self.device, torch.float32)
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.steps += 1
         fine = torch.isfinite(metrics["loss"]) | (self.first_bad >= 0)

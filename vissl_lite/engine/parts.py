@@ -16,7 +16,7 @@ from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
-from vissl_lite.engine.strategy import choose_strategy, stand_in
+from vissl_lite.engine.strategy import check_processes, choose_strategy, stand_in
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
@@ -55,6 +55,7 @@ class Parts:
 
     def _build_data(self, chosen: dict[str, str] | None) -> None:
         config, train = self.config, self.config.train
+        check_processes(config, world_size())
         self.source, views = build.build_source(config), build.build_views(config)
         order, notes = build_order(config, self.source)
         self.notes += notes
@@ -127,7 +128,7 @@ class Parts:
             size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
             convert_sync_batchnorm(model, size)
         if config.compile:
-            wrap.compile_units(model)
+            wrap.compile_units(model, self.device)
         if self.sharded:
             self._shard()
         self.forward: nn.Module = model.train()
@@ -169,7 +170,7 @@ class Parts:
             self.config, self.optimizer, self.loss, lr, self.total_steps, self.steps_per_epoch
         )
         fp16 = self.numerics.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+        self.scaler = numerics.make_scaler(fp16, next(self.model.parameters()).device)
 
     def _check_needs(self) -> None:
         example = self.example(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel.collectives import is_distributed, on_rank_zero, world_size
-from vissl_lite.parallel.mesh import SHARDED, Strategy
+from vissl_lite.parallel.mesh import Strategy
 from vissl_lite.parallel.process import join_single_group
 
 
@@ -20,28 +22,18 @@ def choose_strategy(config: Config, device: torch.device) -> tuple[Strategy | No
     Raises:
         ConfigError: with every combination of settings that does not exist.
     """
-    strategy, checkpointing = _chosen(config, device)
-    problems = refused(config, strategy, device)
-    if problems:
-        raise ConfigError(*problems)
-    if device.type == "meta":
+    strategy, checkpointing = _planned(config, device)
+    if device.type == "meta" or _stays_alone(config, device):
         return None, checkpointing
-    if strategy is not None and not is_distributed():
+    if not is_distributed():
         join_single_group()
     return strategy, checkpointing
 
 
-def _chosen(config: Config, device: torch.device) -> tuple[Strategy | None, Checkpointing]:
-    strategy, checkpointing = _planned(config, device)
-    if config.parallel.strategy == "auto" and not is_distributed():
-        return None, checkpointing
-    if (
-        strategy == "reference_ddp"
-        and config.parallel.strategy == "auto"
-        and shards_classes(config)
-    ):
-        return "ddp", checkpointing
-    return strategy, checkpointing
+def _stays_alone(config: Config, device: torch.device) -> bool:
+    """Whether `auto` leaves the model of one process as it is."""
+    free = config.parallel.strategy == "auto" and not is_distributed()
+    return free and not refused(config, None, device)
 
 
 def stand_in(config: Config, device: torch.device) -> str:
@@ -65,11 +57,25 @@ def _planned(config: Config, device: torch.device) -> tuple[Strategy, Checkpoint
         total = torch.cuda.get_device_properties(device).total_memory
         name = torch.cuda.get_device_name(device)
         return on_rank_zero(lambda: suggest(config, world_size(), total, name))
-    return suggest(config, world_size(), 0, "cpu")
+    return suggest(config, world_size(), 0, device.type)
 
 
 def shards_classes(config: Config) -> bool:
     return any(isinstance(h, dict) and h.get("shard_classes") for h in config.heads)
+
+
+def accepted(
+    config: Config, strategies: Sequence[Strategy], device: torch.device
+) -> list[Strategy]:
+    """Those of the strategies that can do what the config asks for, in their order.
+
+    Raises:
+        ConfigError: there is none; with what keeps out the one that is closest to it.
+    """
+    problems = [refused(config, strategy, device) for strategy in strategies]
+    if all(problems):
+        raise ConfigError(*min(problems, key=len))
+    return [strategy for strategy, found in zip(strategies, problems) if not found]
 
 
 def refused(config: Config, strategy: Strategy | None, device: torch.device) -> list[str]:
@@ -87,7 +93,7 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
             "memory.cpu_offload: there is no GPU to offload from; leave it out",
         ),
         (
-            offload and strategy not in SHARDED,
+            offload and strategy in (None, "reference_ddp", "ddp"),
             "memory.cpu_offload: needs a strategy that shards; set parallel.strategy=zero3",
         ),
         (
@@ -105,3 +111,46 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
         ),
     ]
     return [sentence for applies, sentence in rules if applies]
+
+
+def check_processes(config: Config, world: int) -> None:
+    """That the batch and all groups of processes come out even on several processes.
+
+    Ranks with different batches would change the gradient: losses gather equal blocks, SyncBN and
+    the mean over ranks count every rank alike.
+
+    Raises:
+        ConfigError: what does not, and the nearest numbers of processes with which all does.
+    """
+    problems = _uneven(config, world)
+    if world > 1 and problems:
+        fitting = [n for n in range(1, config.train.batch_size + 1) if not _uneven(config, n)]
+        nearest = [*[n for n in fitting if n < world][-1:], *[n for n in fitting if n > world][:1]]
+        start = f"start {' or '.join(map(str, nearest))} processes, or " if nearest else ""
+        raise ConfigError(*(f"{problem}; {start}change it" for problem in problems))
+
+
+def _uneven(config: Config, world: int) -> list[str]:
+    train, parallel = config.train, config.parallel
+    images = train.batch_size // world
+    rules = [
+        (
+            train.batch_size % world,
+            f"train.batch_size: {train.batch_size} images do not divide evenly over {world}"
+            " processes",
+        ),
+        (
+            images % train.accumulate,
+            f"train.accumulate: {images} images per process do not divide into {train.accumulate}"
+            " micro-batches",
+        ),
+        *(
+            (world % size, f"{key}: {world} processes do not split into groups of {size}")
+            for key, size in (
+                ("parallel.sync_bn", parallel.sync_bn),
+                ("parallel.shard_size", parallel.shard_size),
+            )
+            if isinstance(size, int) and size > 0
+        ),
+    ]
+    return [sentence for rest, sentence in rules if rest]

@@ -194,6 +194,7 @@ def all_finite(trainer: Trainer) -> bool:
     """Whether all losses so far and all weights are finite on all ranks; one synchronisation."""
     tensors = local(trainer.model.state_dict().values())
     floats = [t for t in tensors if t.is_floating_point() and t.numel()]
-    largest = torch.stack([torch.linalg.vector_norm(t, math.inf).float() for t in floats])
+    largest = [torch.linalg.vector_norm(t, math.inf) for t in floats]  # offloaded: on the host
+    largest = torch.stack([t.to(trainer.device, torch.float32) for t in largest])
     bad = ~largest.isfinite().all() | (trainer.meters.first_bad >= 0)
     return all_reduce_sum(bad.float()).item() == 0

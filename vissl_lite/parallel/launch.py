@@ -24,6 +24,7 @@ from vissl_lite.parallel.signals import STOPS, caught, more_telling, pass_on
 from vissl_lite.parallel.watchdog import EXIT_STUCK
 
 EXIT_CONFIG = 2
+FOR_ALL = {EXIT_CONFIG: "config error", EXIT_STUCK: "the run stands still"}  # begins what one says
 EXIT_OTHER_RANK = 76  # of a rank that ends because another one has failed
 GRACE_S = 30.0  # for the others to save and end after one process has failed
 SHOWN_LINES = 15
@@ -100,7 +101,8 @@ def run_processes(command: Sequence[str], processes: int, logs: Path) -> int:
         failed = team.wait()
     if failed is not None and not team.killed:
         code = team.codes[failed] or 0
-        raise ProcessFailed(obituary(failed, code, logs), shell_code(code))
+        told = said_for_all(code, processes, logs) or obituary(failed, code, logs)
+        raise ProcessFailed(told, shell_code(code))
     if team.received is None:
         return 0
     pass_on(team.received)
@@ -198,6 +200,16 @@ def first_failure(codes: Sequence[int | None], received: signal.Signals | None) 
     return min(failed, key=lambda r: (failed[r] == EXIT_OTHER_RANK, failed[r] > 0, r), default=None)
 
 
+def said_for_all(code: int, processes: int, logs: Path) -> str:
+    """What one rank, whichever was first, has said for all; "" where rank 0 has, on the screen."""
+    for rank in range(1, processes) if code in FOR_ALL else ():
+        text = log_of(rank, logs).read_text(errors="replace")
+        _, begins, rest = text.partition(FOR_ALL[code])
+        if begins:
+            return begins + rest.rstrip()
+    return ""
+
+
 def obituary(rank: int, code: int, logs: Path) -> str:
     """Which rank failed, how, and its last lines; "" where all is on the screen already."""
     if code < 0:
@@ -205,7 +217,7 @@ def obituary(rank: int, code: int, logs: Path) -> str:
         memory = ", often for lack of memory" if -code == signal.SIGKILL else ""
         return f"rank {rank} was killed by {name}{memory}; all processes were ended"
     lines = log_of(rank, logs).read_text(errors="replace").splitlines() if rank else []
-    if code in (EXIT_CONFIG, EXIT_STUCK):  # one rank has said it for all
+    if code in FOR_ALL:
         return "\n".join(lines)
     if not rank:
         return f"rank 0 failed with exit code {code}; its error is above; all processes were ended"

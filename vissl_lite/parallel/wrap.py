@@ -21,6 +21,7 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing, Unit, checkpointed
 from vissl_lite.parallel.collectives import rank, world_size
 from vissl_lite.parallel.shards import scatter_, tensors_of
@@ -65,10 +66,16 @@ def checkpoint_units(model: Any, checkpointing: Checkpointing) -> None:
             unit.forward = partial(checkpointed, unit.forward, checkpointing)
 
 
-def compile_units(model: Any) -> None:
-    """One graph per unit and set of crop sizes; the rest stays eager."""
+def compile_units(model: Any, device: torch.device) -> None:
+    """One graph per unit and set of crop sizes; the rest stays eager.
+
+    Raises:
+        ConfigError: on a CPU, without a C++ compiler.
+    """
     import torch._dynamo
 
+    if device.type == "cpu":
+        _check_compiler()
     torch._dynamo.config.recompile_limit = max(
         torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT
     )
@@ -76,6 +83,19 @@ def compile_units(model: Any) -> None:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     for unit in units_of(model):
         unit.compile(fullgraph=isinstance(unit, Unit), dynamic=False)
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ConfigError(
+            "compile: true needs a C++ compiler, and PyTorch finds none here; install g++, set CXX"
+            " to another one, or leave compile out"
+        ) from None
 
 
 def shard(
@@ -100,11 +120,11 @@ def shard(
             are reduced in at least fp32.
         keep_weights: do not drop a unit's weights between its forward and its backward pass.
         split_above: convolutions of more parameters are units of their own.
-        cpu_offload: shards live in host memory.
+        cpu_offload: shards live in host memory, pinned where there is a GPU.
     """
     full = {k: t.detach() for k, t in tensors_of(model).items()} if rank() == 0 else {}
     model.to("meta")  # rank 0 keeps its weights in `full`
-    offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    offload = CPUOffloadPolicy(mesh.device_type == "cuda") if cpu_offload else OffloadPolicy()
     common: dict[str, Any] = {"mesh": mesh, "offload_policy": offload}
     reduced = torch.promote_types(next(model.parameters()).dtype, torch.float32)
     low = MixedPrecisionPolicy(param_dtype, reduced, cast_forward_inputs=False)

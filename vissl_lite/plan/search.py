@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
+import torch
+
 from vissl_lite.config import Config
+from vissl_lite.engine.strategy import accepted
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import check_groups
 from vissl_lite.layers.unit import Checkpointing
@@ -18,7 +21,7 @@ from vissl_lite.plan.subject import Subject, optimizer_ratios
 from vissl_lite.plan.trace import Bytes, Event, Trace
 
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 TIE = 1.02  # seconds of steps that count as equal; then the simpler one is taken
 
 
@@ -104,7 +107,7 @@ def make_plan(
     gpu: str,
     device: Device,
     batches: Sequence[int] = (),
-    strategies: Sequence[str] = STRATEGIES,
+    strategies: Sequence[Strategy] = STRATEGIES,
     checkpointing: Sequence[Checkpointing] = CHECKPOINTING,
     fresh: bool = False,
 ) -> Plan:
@@ -116,8 +119,8 @@ def make_plan(
         fresh: do not use what was found before.
 
     Raises:
-        ConfigError: a config that does not build, or a batch, `shard_size` or `sync_bn` that does
-            not divide.
+        ConfigError: a config that does not build, a batch, `shard_size` or `sync_bn` that does not
+            divide, or settings that no strategy can do together.
     """
     batches = sorted(set(batches)) or [_share(config, world)]
     _check_batches(batches, config.train.accumulate)
@@ -127,11 +130,12 @@ def make_plan(
         check_groups(config.parallel.sync_bn, world)
     subject = Subject(config, precision, world, fresh)
     ratios = {sharded: optimizer_ratios(config, sharded) for sharded in (False, True)}
-    strategies, cells = _possible(strategies, world, shard), []
+    able = accepted(config, strategies, torch.device("cuda"))
+    planned, cells = _possible(config, able, world, shard), []
     for mode in checkpointing:
-        kinds = {strategy in _GATHERING for strategy in strategies}
+        kinds = {strategy in _GATHERING for strategy in planned}
         traces = {gathered: _traces(subject, mode, batches, gathered) for gathered in kinds}
-        for strategy in strategies:
+        for strategy in planned:
             setting = _setting(config, strategy, world, shard, precision, ratios)
             for batch, trace in zip(batches, traces[strategy in _GATHERING]):
                 cells.append(_cell(trace, subject, setting, mode, batch, device))
@@ -172,10 +176,10 @@ def _cell(
     return Cell(setting.strategy, checkpointing, batch, found, time, fits)
 
 
-def _possible(strategies: Sequence[str], world: int, shard: int) -> Sequence[str]:
+def _possible(config: Config, strategies: Sequence[str], world: int, shard: int) -> Sequence[str]:
     """Without those that would be another one: one process, or groups of all processes."""
     if world == 1:
-        return _SINGLE
+        return ["zero3"] if config.memory.cpu_offload else _SINGLE
     return [s for s in strategies if s != "hsdp" or shard < world] or ["zero3"]
 
 
@@ -273,6 +277,11 @@ def _notes(config: Config, world: int, device: Device) -> list[str]:
             f"hsdp is left out: {world} GPUs do not split into machines of {device.gpus}; give"
             " parallel.shard_size"
         )
+    able = accepted(config, STRATEGIES, torch.device("cuda"))
+    if world > 1 and (left_out := [s for s in STRATEGIES if s not in able]):
+        notes.append(f"{', '.join(left_out)}: left out, for they refuse what the config sets")
+    if config.memory.cpu_offload:
+        notes.append("memory.cpu_offload: its copies and the host's optimizer are not in the time")
     if config.compile:
         notes.append("compile=true is not modelled: memory and time are those of eager execution")
     if config.train.grad_cache:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vissl_lite.config import Config, check
+from vissl_lite.engine.strategy import accepted
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel.mesh import Strategy
@@ -25,6 +26,7 @@ from vissl_lite.plan.search import CHECKPOINTING, STRATEGIES, make_plan
 from vissl_lite.plan.subject import Subject
 from vissl_lite.plugins import load_entries
 
+HOSTS = ("cpu", "meta")  # devices without a plan
 BYTES_PER_PARAMETER = 16  # fp32 weights, gradients, momentum, 16-bit copies and gradients
 SMALL = 0.5  # of the memory; below, nothing needs to be saved
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -35,28 +37,37 @@ def suggest(
 ) -> tuple[Strategy, Checkpointing]:
     """The fastest strategy and checkpointing that fit; where nothing fits, the leanest.
 
-    Small models, for which a quick bound is far below the memory, and CPUs get
-    ("reference_ddp", "none") at once. What the config sets itself is kept. Takes seconds to a
-    minute for large models, nothing the second time (`cache.py`).
+    Small models, for which a quick bound is far below the memory, and CPUs get the simplest
+    strategy, mostly "reference_ddp", and "none" at once. What the config sets itself is kept, and
+    only strategies that can do it are looked at. Takes seconds to a minute for large models,
+    nothing the second time (`cache.py`).
 
     Args:
         world_size: processes of the run, one per device.
-        device_name: as `torch.cuda.get_device_name` gives it, or "cpu".
+        device_name: as `torch.cuda.get_device_name` gives it, or "cpu" or "meta".
 
     Raises:
-        ConfigError: what the config asks for cannot be planned.
+        ConfigError: what the config asks for cannot be planned, or no strategy can do it.
     """
     given = config.parallel.strategy, config.memory.activation_checkpointing
+    simplest = _possible(config, device_name)[0]
     if (
         "auto" not in given
-        or device_name == "cpu"
+        or device_name in HOSTS
         or _is_small(config, world_size, device_memory_bytes)
     ):
-        simple = ("reference_ddp", "none")
-        return cast(Any, tuple(s if g == "auto" else g for g, s in zip(given, simple)))
+        mode = "none" if given[1] == "auto" else given[1]
+        return simplest, cast(Checkpointing, mode)
     if dist.is_initialized():  # a process group of pretended ranks needs a process of its own
         return _elsewhere(config, world_size, device_memory_bytes, device_name, _machine())
     return _search(config, world_size, device_memory_bytes, device_name, _machine())
+
+
+def _possible(config: Config, device_name: str) -> list[Strategy]:
+    """The given strategy, or all that `auto` may become."""
+    strategy = config.parallel.strategy
+    kind = device_name if device_name in HOSTS else "cuda"
+    return accepted(config, STRATEGIES if strategy == "auto" else [strategy], torch.device(kind))
 
 
 def _machine() -> int | None:
@@ -72,19 +83,19 @@ def _search(
     device_name: str,
     machine: int | None,
 ) -> tuple[Strategy, Checkpointing]:
-    strategy, mode = config.parallel.strategy, config.memory.activation_checkpointing
+    strategies, mode = _possible(config, device_name), config.memory.activation_checkpointing
     device = closest(device_name, device_memory_bytes)
     plan = make_plan(
         config,
         world_size,
         device_name,
         replace(device, gpus=machine or device.gpus),
-        strategies=STRATEGIES if strategy == "auto" else [strategy],
+        strategies=strategies,
         checkpointing=CHECKPOINTING if mode == "auto" else [mode],
     )
     cell = plan.best or plan.leanest
-    simplest = "reference_ddp" if cell.strategy == "single" else cell.strategy
-    return cast(Any, (simplest if strategy == "auto" else strategy, cell.checkpointing))
+    planned = cell.strategy in strategies  # else as another one that it equals
+    return cast(Strategy, cell.strategy) if planned else strategies[0], cell.checkpointing
 
 
 def _is_small(config: Config, world_size: int, memory: int) -> bool:

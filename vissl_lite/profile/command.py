@@ -1,6 +1,7 @@
 """`vissl-lite bench step config=RECIPE [key=value ...]`: what a training step costs, and where.
 
-Prints a table; docs/profile.md explains it.
+Prints a table; docs/profile.md explains it. As a run, it takes all GPUs of this machine, or
+`launch.processes`, and goes by torchrun and srun.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 
 from vissl_lite.overrides import compose
 from vissl_lite.parallel.collectives import rank
-from vissl_lite.parallel.process import join_group
+from vissl_lite.parallel.command import start, without_launch
+from vissl_lite.parallel.launch import die_with_parent, processes_to_start
+from vissl_lite.parallel.process import adopt_launcher, join_group
 from vissl_lite.profile.report import print_report
 from vissl_lite.profile.settings import split_words
 from vissl_lite.profile.step import bench_step
@@ -22,9 +25,16 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ConfigError: a wrong setting, or whatever would stop a run at its start.
     """
-    settings, rest = split_words(words)
+    adopt_launcher()
+    own, how = without_launch(words)
+    settings, rest = split_words(own)
+    config = compose(rest)
+    processes = processes_to_start(how, config.device)
+    if processes > 1:
+        return start(["bench", "step", *own], processes)
+    die_with_parent()
     join_group()
-    result = bench_step(compose(rest), settings)
+    result = bench_step(config, settings)
     if rank() == 0:
         print_report(result)
         if settings.json:
