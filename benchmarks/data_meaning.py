@@ -1,8 +1,8 @@
 """Whether both back ends mean the same: pixels, moments, and what is learnt from them.
 
     python benchmarks/data_meaning.py [--images 10000] [--photographs 500] [--only moments,knn]
-        [--seeds 3] [--epochs 3] [--per-class 2000] [--width 0.25] [--batch 128] [--at-once 2]
-        [--arms reference,memory,worker]
+        [--seeds 3] [--first-seed 0] [--epochs 3] [--per-class 2000] [--width 0.25] [--batch 128]
+        [--at-once 2] [--arms reference,memory,worker]
 
 moments  Views of CIFAR-10 (simclr_cifar), of photographs (swav) and of photographs cut to squares
          of 256 px, held in memory (swav), by the reference and by every way of the fast back end:
@@ -47,6 +47,7 @@ import numpy as np
 import torch
 from _data_cells import about, cifar_arrays, photographs, unpack_cifar
 from PIL import Image, ImageOps
+from scipy.stats import ttest_ind
 
 from vissl_lite.config import ViewGroup
 from vissl_lite.data.batch import Sample
@@ -242,7 +243,8 @@ def knn(options: argparse.Namespace) -> None:
         folder = Path(kept)
         unpack_cifar(folder / "images", train=options.per_class, test=1000)
         arms = options.arms.split(",")
-        cells = [(seed, arm) for seed in range(options.seeds) for arm in arms]
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        cells = [(seed, arm) for seed in seeds for arm in arms]
         start = time.perf_counter()
         done = list(pool.map(partial(trained, options, folder), cells))
         minutes = (time.perf_counter() - start) / 60
@@ -258,7 +260,7 @@ def knn(options: argparse.Namespace) -> None:
     found = {arm: [] for arm in arms}
     for (_, arm), result in zip(cells, done):
         found[arm].append(100 * result[1])
-    for seed, row_A in enumerate(zip(*found.values())):
+    for seed, row_A in zip(seeds, zip(*found.values())):
         seconds = ", ".join(f"{r[2]:.0f}" for cell, r in zip(cells, done) if cell[0] == seed)
         print(f"{seed:4}" + "".join(f"{value:10.2f} %" for value in row_A) + f"   ({seconds})")
     if options.seeds > 1:
@@ -275,9 +277,11 @@ def summary(found: dict[str, list[float]]) -> None:
         apart = statistics.mean(values) - statistics.mean(base)
         pairs = [b - a for a, b in zip(base, values)]
         paired = statistics.stdev(pairs) / len(pairs) ** 0.5
+        test = ttest_ind(values, base, equal_var=False)
         print(
             f"{arm} - {first}: {apart:+.2f} points, standard error {error:.2f} from the spread of"
-            f" the seeds, {paired:.2f} seed by seed; t = {apart / error:+.1f}"
+            f" the seeds, {paired:.2f} seed by seed; Welch's t {test.statistic:+.1f},"
+            f" p {test.pvalue:.2f}"
         )
 
 
@@ -292,7 +296,7 @@ def trained(
     words += ["memory.memory_format=channels_last", "data.workers=0"]
     words += [f"trunk.width_multiplier={options.width}", f"train.batch_size={options.batch}"]
     words += [f"train.epochs={options.epochs}", f"hooks.evaluate.every_epochs={options.epochs}"]
-    words += ["hooks.evaluate.at_start=" + ("true" if seed == 0 else "false")]
+    words += [f"hooks.evaluate.at_start={str(seed == options.first_seed).lower()}"]
     run = [sys.executable, "-m", "vissl_lite", *words]
     environment = os.environ | {"CIFAR10": str(folder / "images"), "OMP_NUM_THREADS": "1"}
     subprocess.run(run, check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -309,6 +313,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="of CIFAR-10")
     parser.add_argument("--photographs", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="to add seeds to earlier ones")
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--per-class", type=int, default=2000, help="training images")
     parser.add_argument("--width", type=float, default=0.25, help="of the ResNet-18")

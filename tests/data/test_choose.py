@@ -156,6 +156,18 @@ def test_what_images_in_memory_cannot_do_is_said(settings, text):
         made(in_memory=True, **settings)
 
 
-def test_the_reference_has_no_aliased_form():
-    with pytest.raises(ConfigError, match=r"^data.resize: linear is for data.backend=fast"):
-        made(Numbers(), backend="reference", resize="linear")
+@pytest.mark.parametrize(
+    "settings", [{"resize": "linear"}, {"in_memory": True}, {"augment_on": "device"}]
+)
+def test_what_the_reference_cannot_do_is_said(settings):
+    (setting,) = settings
+    text = rf"^data.{setting}: the reference .*; set data.{setting}=a\w+ or data.backend=fast$"
+    with pytest.raises(ConfigError, match=text):
+        made(backend="reference", **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"in_memory": False, "augment_on": "worker"}])
+def test_what_the_reference_does_anyway_may_be_asked_for(settings):
+    dataset, way = made(backend="reference", **settings)
+    assert isinstance(dataset, ViewDataset)
+    assert way == choose.Way("reference", "worker", "as given")

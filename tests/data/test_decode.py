@@ -1,5 +1,6 @@
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_truncated(format):
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (b"", "Pillow does not know its format"),
+        (b"", "it is empty"),
+        (Path("/dev/null"), "it is empty"),
         (b"<html>404</html>", "Pillow does not know its format"),
         ("/nowhere/a.jpg", "No such file or directory"),
         (Image.new("F", (4, 4)), "floating-point numbers of unknown range"),

@@ -173,10 +173,10 @@ def test_mistakes(folder, tmp_path):
         Packed("http://host/../shards")
     file = folder / data_name(1)
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r"data-00001.bin has \d+ bytes instead of .*copy it"):
+    with pytest.raises(ConfigError, match=r"data-00001.bin has [\d,]+ bytes instead of .*copy it"):
         Packed(str(folder))
     file.unlink()
-    with pytest.raises(ConfigError, match=r"data-00001.bin has no bytes instead of"):
+    with pytest.raises(ConfigError, match=r"data-00001.bin is missing; copy it again"):
         Packed(str(folder))
 
 

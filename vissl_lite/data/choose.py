@@ -101,9 +101,9 @@ def make_dataset(
 
 
 def _check_together(config: Data) -> None:
-    if config.backend == "reference" and config.resize == "linear":
-        raise ConfigError("data.resize: linear is for data.backend=fast; the reference is not")
-    if config.in_memory is True and config.backend == "fast":
+    if config.backend == "reference":
+        _check_reference(config)
+    elif config.in_memory is True:
         if config.resize == "linear":
             raise ConfigError(
                 "data.resize: linear is for images that are not in memory, where all crops are"
@@ -113,6 +113,20 @@ def _check_together(config: Data) -> None:
             raise ConfigError(
                 "data.augment_on: images in memory are on the device, and so are their flips and"
                 " colours; set data.in_memory=false or data.augment_on=auto"
+            )
+
+
+def _check_reference(config: Data) -> None:
+    cannot = {
+        "resize": (config.resize == "linear", "resizes with antialiasing", "antialias"),
+        "in_memory": (config.in_memory is True, "decodes each image anew", "auto"),
+        "augment_on": (config.augment_on == "device", "makes flips and colours in workers", "auto"),
+    }
+    for setting, (asked, does, instead) in cannot.items():
+        if asked:
+            raise ConfigError(
+                f"data.{setting}: the reference {does}; set data.{setting}={instead} or"
+                " data.backend=fast"
             )
 
 

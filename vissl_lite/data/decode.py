@@ -5,6 +5,8 @@ that EXIF data may ask for is not applied; of several frames the first is taken.
 """
 
 import io
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def decode(image: Any, name: str = "") -> Image.Image:
         name: what a message calls the image; a path names itself.
 
     Raises:
-        BrokenImage: missing, truncated, of unknown format, with floating-point pixels, or a
+        BrokenImage: missing, empty, truncated, of unknown format, with floating-point pixels, or a
             decompression bomb (more than 2 * PIL.Image.MAX_IMAGE_PIXELS pixels).
         TypeError: `image` is none of the four.
     """
@@ -52,7 +54,7 @@ def decode(image: Any, name: str = "") -> Image.Image:
         with Image.open(image) as opened:
             return _to_rgb(opened)
     except Exception as error:  # damaged data make Pillow's decoders raise nearly anything
-        raise BrokenImage(name, _reason(error)) from None
+        raise BrokenImage(name, _reason(error, image)) from None
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -75,7 +77,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, image: Any) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "Pillow does not know its format"
+        return "it is empty" if _is_empty(image) else "Pillow does not know its format"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _is_empty(image: io.BytesIO | str | Path) -> bool:
+    if isinstance(image, io.BytesIO):
+        return not image.getbuffer()
+    with suppress(OSError):  # deleted meanwhile
+        return os.path.getsize(image) == 0
+    return False

@@ -106,7 +106,8 @@ class BrokenImages:
             shown = "\n  ".join(list(self.names)[-10:])
             raise ConfigError(
                 f"data.max_broken: {self.count} of {self.seen} images could not be read, more than"
-                f" {self.share:.1%}; all names are in {self.file}, the last are\n  {shown}"
+                f" {self.share:.1%}; mend or remove them, or allow more; all names are in"
+                f" {self.file}, the last are\n  {shown}"
             )
         return new
 

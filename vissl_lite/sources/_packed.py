@@ -170,11 +170,11 @@ class LocalShards:
         where |= {f"{manifest.folder}/{name}": pair for name, pair in manifest.columns.items()}
         for name, (size, _) in where.items():
             path = Path(self.folder, name)
-            there = path.stat().st_size if path.is_file() else "no"
+            there = path.stat().st_size if path.is_file() else None
             if there != size:
+                what = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
                 raise ConfigError(
-                    f"packed: {path} has {there} bytes instead of {size:,}; copy it again, or build"
-                    " the shards again"
+                    f"packed: {path} {what}; copy it again, or build the shards again"
                 )
         self._digest = manifest.digest
         return Path(self.folder, manifest.folder)
