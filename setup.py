@@ -5,7 +5,25 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-FAST = ["simplejpeg", "opencv-python-headless"]  # decoding, and colours on a CPU
+EXTRAS = {
+    "fast": ["simplejpeg", "opencv-python-headless"],  # decoding, and colours on a CPU
+    "timm": ["timm"],
+    "detection": ["pycocotools"],
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "huggingface": ["transformers"],
+    "wandb": ["wandb"],
+    "s3": ["boto3"],
+    "slurm": ["hydra-submitit-launcher==1.2.0"],
+    # hydra-optuna-sweeper 1.3.0 brings optuna 2, whose storage needs these old versions
+    "sweep": [
+        "hydra-joblib-launcher==1.2.0",
+        "hydra-optuna-sweeper==1.3.0",
+        "sqlalchemy<2",
+        "alembic<1.14",
+    ],
+}
+TOOLS = ["pytest", "pytest-xdist", "ruff", "pyright", "build"]
+TESTED = ["fast", "timm", "detection", "onnx", "huggingface", "slurm", "sweep"]
 
 
 def version() -> str:
@@ -47,31 +65,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "fast": FAST,
-        "test": [
-            "pytest",
-            "pytest-xdist",
-            "ruff",
-            "pyright",
-            "build",
-            "timm",
-            "pycocotools",
-            *FAST,
-        ],
-        "timm": ["timm"],
-        "detection": ["pycocotools"],
-        "onnx": ["onnx", "onnxscript", "onnxruntime"],
-        "huggingface": ["transformers"],
-        "wandb": ["wandb"],
-        "s3": ["boto3"],
-        "slurm": ["hydra-submitit-launcher==1.2.0"],
-        # hydra-optuna-sweeper 1.3.0 brings optuna 2, whose storage needs these old versions
-        "sweep": [
-            "hydra-joblib-launcher==1.2.0",
-            "hydra-optuna-sweeper==1.3.0",
-            "sqlalchemy<2",
-            "alembic<1.14",
-        ],
+        "test": [*TOOLS, *(word for name in TESTED for word in EXTRAS[name])],
+        **EXTRAS,
     },
     entry_points={"console_scripts": ["vissl-lite = vissl_lite.__main__:main"]},
 )

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hydra
 import torch
 
-from vissl_lite.config import check
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.plugins import load_entries, register_with_hydra
+from vissl_lite.overrides import compose
 
 
 def cifar_folder() -> Path:
@@ -24,14 +22,16 @@ def cifar_folder() -> Path:
     return folder
 
 
-def our_trainer(*overrides: str) -> Trainer:
-    """The trainer of the CIFAR-10 SimCLR recipe with these changes, without hooks and logs."""
-    load_entries()
-    register_with_hydra()
-    words = ["config=pretrain/simclr/resnet18_cifar10_200ep", "hooks=[]", "loggers=[]"]
-    with hydra.initialize(version_base="1.3", config_path=None):
-        config = hydra.compose("defaults", [*words, "++recipe=benchmark", *overrides])
-    return Trainer(check(config), Path(tempfile.mkdtemp()))
+def our_trainer(*overrides: str, watched: bool = False) -> Trainer:
+    """The trainer of the CIFAR-10 SimCLR recipe with these changes.
+
+    Args:
+        watched: with the hooks and loggers that a run has by default; else without any.
+    """
+    hooks, loggers = ("checkpoint,diagnose,nan_capture,report", "console,jsonl")
+    words = [f"hooks=[{hooks}]", f"loggers=[{loggers}]"] if watched else ["hooks=[]", "loggers=[]"]
+    recipe = "config=pretrain/simclr/resnet18_cifar10_200ep"
+    return Trainer(compose([recipe, *words, *overrides]), Path(tempfile.mkdtemp()))
 
 
 def our_steps(trainer: Trainer) -> Iterator[None]:

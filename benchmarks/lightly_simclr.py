@@ -76,8 +76,8 @@ def main():
     context = multiprocessing.get_context("spawn")
     other = context.Process(target=take_steps, args=(there, args.workers))
     other.start()
-    for name, overrides in {"our defaults": [], "both fp32": ["++precision=fp32"]}.items():
-        trainer = our_trainer(f"++train.batch_size={BATCH}", "++device=cpu", *overrides)
+    for name, overrides in {"our defaults": [], "both fp32": ["precision=fp32"]}.items():
+        trainer = our_trainer(f"train.batch_size={BATCH}", "device=cpu", *overrides)
         print("; ".join(trainer.parts.notes))
         ours = our_steps(trainer)
         rates = alternate(

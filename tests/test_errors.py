@@ -1,4 +1,4 @@
-"""Twelve mistakes that users make, and the message that each one gets: docs/errors.md.
+"""Mistakes that users make, and the message that each one gets: docs/errors.md.
 
 UPDATE_DOCS=1 pytest tests/test_errors.py      # writes the page anew
 """
@@ -21,6 +21,7 @@ ROWS = [
     ("a typo in a list element", ["data.views=[{size: 32, transforms: [random_resized_crp]}]"], 2),
     ("a wrong type", ["train.epochs=ten"], 2),
     ("a missing path", [FOLDER, "data.source.path={tmp}/phtoos"], 2),
+    ("a recipe whose images are elsewhere", ["dataset=cifar10"], 2),
     ("an empty folder", [FOLDER, "data.source.path={tmp}/empty"], 2),
     ("unreadable images", [FOLDER, "data.source.path={tmp}/broken"], 2),
     ("resuming a run that is not there", ["resume={tmp}/runs/quickstart/2026-01-02"], 2),
@@ -60,6 +61,7 @@ def message(words, folders):
 def test_each_mistake_gets_its_sentence(mistake, words, code, folders, monkeypatch):
     if "device=cuda" in words:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("CIFAR10", raising=False)
     got, text = message(words, folders)
     assert got == code, text
     assert "Traceback" not in text

@@ -1,8 +1,10 @@
 """A part that the command line takes instead of the recipe's has nothing of the recipe's."""
 
 import pytest
+import yaml
 from command import command
 
+from vissl_lite.config import check
 from vissl_lite.overrides import compose
 
 SIMCLR, SUPERVISED = (
@@ -74,3 +76,23 @@ def test_in_every_job_of_a_sweep(tmp_path):
     [note] = [line for line in done.stderr.splitlines() if line.startswith("note:")]
     assert note.startswith("note: optimizer: sgd instead of adamw; left out of the recipe: ")
     assert "optimizer.lr=0.005" in note
+
+
+def test_cfg_job_shows_what_runs(tmp_path):
+    show = [SIMCLR, "trunk=vit", "trunk.size=tiny", "hooks=[checkpoint]", "--cfg", "job"]
+    done = command(*show, "--resolve", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert list(shown["hooks"]) == ["checkpoint"]
+    assert "stem" not in shown["trunk"]
+    assert shown["trunk"] == yaml.safe_load(command(*show, "-p", "trunk", cwd=tmp_path).stdout)
+    assert check(shown) == compose(show[:4])
+
+
+def test_cfg_job_of_one_value(tmp_path):
+    show = ["config=quickstart", "--cfg=job"]
+    assert "recipe: ${hydra:runtime.choices.config}\n" in command(*show, cwd=tmp_path).stdout
+    assert command(*show, "-p", "recipe", cwd=tmp_path).stdout == "quickstart\n"
+    done = command(*show, "-p", "optimiser", cwd=tmp_path)
+    assert (done.returncode, "the config has no 'optimiser'" in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())  # only shown

@@ -45,6 +45,7 @@ from vissl_lite.parallel.signals import shield_workers
 from vissl_lite.parallel.watchdog import Watchdog
 from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
 from vissl_lite.schema import conform, plain
+from vissl_lite.shown import print_config, shows_config
 
 COMMANDS = {  # the first words -> what runs with the rest of them, imported only then
     ("plan",): "vissl_lite.plan.command:main",
@@ -129,6 +130,9 @@ def _run_hydra(args: list[str]) -> int:
     adopt_launcher()
     _let_children_import_us()
     sys.argv[1:] = hydra_arguments(args)
+    if shows_config(sys.argv[1:]):
+        print_config(args, sys.argv[1:])
+        return 0
     exit_code, failed = 0, None
 
     def task(config: DictConfig) -> float | None:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -144,6 +145,16 @@ def config_folders() -> list[tuple[str, Path]]:
         locations = spec.submodule_search_locations if spec else None
         folders += [(plugin.name, Path(location, *rest)) for location in locations or ()]
     return folders
+
+
+def path_variables() -> dict[str, str]:
+    """The environment variables that paths of the configs begin with, and what they are unset.
+
+    {"CIFAR10": "datasets/cifar10"} of `path: ${oc.env:CIFAR10,datasets/cifar10}/train`
+    """
+    files = (file for _, folder in config_folders() for file in folder.rglob("*.yaml"))
+    texts = (file.read_text(encoding="utf-8") for file in files)
+    return {n: unset for t in texts for n, unset in re.findall(r"\$\{oc\.env:(\w+),([^}]+)\}", t)}
 
 
 def recipes_in(folder: Path) -> list[str]:

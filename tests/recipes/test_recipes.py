@@ -97,6 +97,13 @@ def test_an_evaluation_has_a_card(recipe):
     assert f"vissl-lite {command}" in text["run"]
 
 
+@pytest.mark.parametrize("sweep", ["lr", "optuna_lr"])
+def test_a_sweep_has_a_card(sweep):
+    text = card(f"../sweep/{sweep}")
+    assert [field for field in ("expected", "cost", "needs") if not text.get(field)] == []
+    assert text["run"] == f"vissl-lite config=quickstart sweep={sweep}"
+
+
 @pytest.mark.parametrize("recipe", TRAINING)
 def test_needs_what_its_card_says(recipe):
     config, needs = config_of(recipe), card(recipe)["needs"]

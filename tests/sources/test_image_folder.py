@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from vissl_lite import SOURCES, ConfigError
+from vissl_lite.plugins import path_variables
 from vissl_lite.sources import _index
 from vissl_lite.sources.image_folder import ImageFolder
 
@@ -170,6 +171,18 @@ def test_names_that_are_no_utf8(tmp_path):
     sample = ImageFolder(str(folder))[0]
     assert np.array_equal(Image.open(sample.image), DIGITS.images[5] * 15)
     assert sample.name == r"\udcff\x1b[31m.png"
+
+
+@pytest.mark.parametrize(("variable", "unset"), path_variables().items())
+def test_a_missing_path_of_a_recipe_names_its_variable(variable, unset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(variable, raising=False)
+    config = {"name": "image_folder", "path": f"{unset}/train"}
+    with pytest.raises(ConfigError, match=rf"^x.path: .*; set \${variable}, or this key$"):
+        SOURCES.build(config, "x")
+    monkeypatch.setenv(variable, "elsewhere")
+    with pytest.raises(ConfigError, match="the nearest that does is"):
+        SOURCES.build(config, "x")
 
 
 def test_mistakes(tree, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from vissl_lite.data.batch import Sample
 from vissl_lite.errors import ConfigError, MissingPath, did_you_mean
+from vissl_lite.plugins import path_variables
 from vissl_lite.sources._columns import Column, Ragged, Strings
 
 
@@ -119,19 +120,36 @@ def existing(path: str, place: str) -> Path:
     """`path` as an absolute path that exists.
 
     Raises:
-        MissingPath: it does not; the message names the nearest folder that does.
+        MissingPath: it does not; the message names the environment variable that a recipe takes it
+            from, or the nearest folder that exists.
         ConfigError: it is an address.
     """
     check_local(path, place)
     wanted = Path(path).expanduser().absolute()
     if os.path.exists(wanted):
         return wanted
+    if variable := _unset_variable(path):
+        raise MissingPath(
+            f"{place}: {shown(str(wanted))!r} does not exist; set ${variable}, or this key"
+        )
     nearest = next(parent for parent in wanted.parents if os.path.exists(parent))
     missing = wanted.relative_to(nearest).parts[0]
     siblings = os.listdir(nearest) if nearest.is_dir() else []
     raise MissingPath(
         f"{place}: {shown(str(wanted))!r} does not exist; the nearest that does is "
         f"'{nearest}'{did_you_mean(missing, siblings)}"
+    )
+
+
+def _unset_variable(path: str) -> str | None:
+    """The environment variable that would be the root of `path`, were it set."""
+    return next(
+        (
+            variable
+            for variable, unset in path_variables().items()
+            if variable not in os.environ and Path(path).is_relative_to(unset)
+        ),
+        None,
     )
 
 
