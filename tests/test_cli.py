@@ -279,6 +279,15 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
     )
 
 
+def test_a_mistake_that_shows_late_leaves_the_run_dir_free(tmp_path):
+    words = [*TINY, "run_dir=here"]
+    mistaken = command(*words, "init=absent.pth", cwd=tmp_path)
+    assert mistaken.returncode == 2
+    assert (tmp_path / "here" / "config.yaml").is_file()
+    mended = command(*words, cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+
+
 def test_torchrun_shares_one_run_folder_and_restarts_go_on_in_it(run, tmp_path):
     """Two processes, one folder, one log, and the loss of one process (BatchNorm over both)."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

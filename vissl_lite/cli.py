@@ -207,7 +207,7 @@ def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
     Raises:
         ConfigError: it holds a run with another config.
     """
-    if not (run_dir / "config.yaml").is_file():
+    if not (run_dir / "config.yaml").is_file() or not _has_begun(run_dir):
         return False
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     own, there = flat(tree), flat(saved)
@@ -220,6 +220,13 @@ def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
                 f" and {values[1]} here; take another folder, or go on with resume={run_dir}"
             )
     return True
+
+
+def _has_begun(run_dir: Path) -> bool:
+    """Whether there is more than the config of a run that a mistake ended before its first step."""
+    return any(run_dir.glob("checkpoints/step-*")) or any(
+        (run_dir / name).is_file() for name in ("metrics.jsonl", "results.json")
+    )
 
 
 def _run_ranks(
