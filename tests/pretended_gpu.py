@@ -69,6 +69,9 @@ class OnGpu(Tensor):
     def new_tensor(self, data, *, dtype=None, device=None):
         return torch.tensor(data, dtype=dtype or self.dtype, device=device or CUDA)
 
+    def untyped_storage(self):
+        return self.values.untyped_storage()
+
     def tolist(self):
         return self.values.tolist()
 
@@ -91,6 +94,8 @@ class Gpu(TorchDispatchMode):
     """Inside, factories and copies to "cuda" give tensors of the pretended GPU."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not all(issubclass(t, (OnGpu, torch.nn.Parameter)) or t is Tensor for t in types):
+            return NotImplemented  # a DTensor comes back with what it holds
         return run(func, args, kwargs or {})
 
 
@@ -155,8 +160,22 @@ class Event:
     def query(self) -> bool:
         return True
 
-    def synchronize(self) -> None:
+    synchronize = wait = lambda self, *_: None
+
+
+class Stream:
+    """All work is done at once, and in order."""
+
+    stream_id, device_index, device_type = 0, 0, 0
+    wait_stream = wait_event = synchronize = lambda self, *_: None
+
+    def __init__(self, *_: Any, **__: Any):
         return
+
+    def record_event(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record()
+        return event
 
 
 class Autocast(torch.autocast):
@@ -168,10 +187,10 @@ def answers() -> dict[str, Any]:
     """What torch.cuda says."""
     size = 80 * 10**9
     about = SimpleNamespace(name="Pretended GPU", total_memory=size, major=9, minor=0)
-    stream = SimpleNamespace(wait_stream=nothing, wait_event=nothing, synchronize=nothing)
     of_host = SimpleNamespace(cudaHostRegister=nothing, cudaHostUnregister=nothing)
     asked: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
+        "is_initialized": lambda: True,
         "is_bf16_supported": lambda **_: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
@@ -179,15 +198,16 @@ def answers() -> dict[str, Any]:
         "get_device_properties": lambda *_: about,
         "mem_get_info": lambda *_: (size, size),
         "max_memory_allocated": lambda *_: size // 2,
-        "Stream": lambda *_: stream,
-        "current_stream": lambda *_: stream,
+        "Stream": Stream,
+        "current_stream": lambda *_: Stream(),
         "stream": lambda _: nullcontext(),
         "Event": Event,
         "cudart": lambda: of_host,
         "get_rng_state": lambda *_: torch.get_rng_state(),
     }
     silent = ("_lazy_init", "set_device", "synchronize", "set_rng_state", "manual_seed_all")
-    return asked | dict.fromkeys((*silent, "check_error", "reset_peak_memory_stats"), nothing)
+    silent += ("check_error", "reset_peak_memory_stats")
+    return asked | {name: lambda *_: None for name in silent}  # not one: Dynamo wants them apart
 
 
 def nothing(*_: Any) -> None:

@@ -1,5 +1,8 @@
 """Trainings and evaluations on a GPU that is not there: no tensor is left on the wrong device."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 from pretended_gpu import CUDA, pretended_gpu
@@ -7,6 +10,8 @@ from training import records, small, trained
 
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.hooks.checkpoint import all_finite
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
 
 COLOURS = (
     "random_horizontal_flip, {name: color_jitter, brightness: 0.4, hue: 0.1}, random_grayscale,"
@@ -44,6 +49,41 @@ def test_a_training_is_that_of_the_cpu(tmp_path, method):
     assert {t.device for t in trainer.parts.model.state_dict().values()} == {CUDA}
     trained(small(*words), tmp_path / "cpu")
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-6)
+
+
+SHARDED = {
+    "zero2": ["++parallel.strategy=zero2", *METHODS["swav"][:-1]],
+    "hsdp, accumulated": [
+        "++parallel.strategy=hsdp",
+        "++parallel.shard_size=2",
+        "++train.accumulate=2",
+    ],
+    "zero3, recomputed": ["++parallel.strategy=zero3", "++memory.activation_checkpointing=block"],
+    "spread classes": [
+        "++parallel.strategy=zero3",
+        "loss=hashtag_softmax",
+        "++heads=[{name: linear, shard_classes: true}]",
+        "data/source=digits_tags",
+    ],
+    "offloaded fp16": ["++parallel.strategy=zero3", "++precision=fp16", "optimizer=adamw"],
+}
+
+
+def sharded(rank, world, words, folder, on_gpu):
+    """The losses of a run with SyncBN and clipping."""
+    words = [*words, "++train.max_steps=3", "++parallel.sync_bn=all", "++train.clip_grad_norm=1.0"]
+    with pretended_gpu() if on_gpu else nullcontext():
+        device = f"++device={'cuda' if on_gpu else 'cpu'}"
+        trained(small(*words, "hooks=[checkpoint,diagnose]", device), Path(folder))
+    return losses(Path(folder)) if rank == 0 else None
+
+
+@pytest.mark.parametrize("how", SHARDED)
+def test_a_sharded_training_is_that_of_the_cpu(ranks, tmp_path, how):
+    offload = ["++memory.cpu_offload=true"] if "offloaded" in how else []
+    on_gpu = ranks(2)(sharded, [*SHARDED[how], *offload], str(tmp_path / "gpu"), True)
+    on_cpu = ranks(2)(sharded, SHARDED[how], str(tmp_path / "cpu"), False)
+    assert on_gpu[0] == pytest.approx(on_cpu[0], rel=1e-6)
 
 
 EVALUATIONS = {
