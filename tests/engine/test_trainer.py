@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import SMALL, composed, records, small, trained
 
@@ -250,11 +251,10 @@ def test_compiled_equals_eager(tmp_path, monkeypatch):
     assert other.results["loss"] == pytest.approx(eager.results["loss"], abs=1e-4)
 
 
-def test_compiling_without_a_compiler_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    with pytest.raises(
-        ConfigError, match=r"^compile: true needs a C\+\+ compiler, .* install g\+\+"
-    ):
+def test_compiling_without_a_compiler_is_one_sentence(tmp_path):
+    sentence = r"^compile: true needs a C\+\+ compiler, .* install g\+\+"
+    without = inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with without, pytest.raises(ConfigError, match=sentence):
         trained(small("++compile=true"), tmp_path)
 
 
