@@ -124,11 +124,11 @@ def test_rounds_after_each_transform():
 
 
 def test_compiling_pays_in_long_runs(monkeypatch):
-    monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
     cpu = torch.device("cpu")
     assert worth_compiling(cpu, crops=100 * 100_000, size=32)
     assert not worth_compiling(cpu, crops=100_000, size=32)
-    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert not worth_compiling(cpu, crops=100 * 100_000, size=32)
 
 

@@ -5,14 +5,13 @@ Shape suffixes: N images, P parameters of a transform, C, H, W of an image, S si
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from vissl_lite.compiler import missing
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}  # pixels at a time; on a CPU, its cache holds their planes
 COMPILED_CHUNK = 2**18  # of a CPU
@@ -92,7 +91,6 @@ def _padded(values_N: Tensor, length: int) -> Tensor:
 
 def worth_compiling(device: torch.device, crops: int, size: int) -> bool:
     """Whether compiling earns back its time within a run of so many crops, and can be done here."""
-    if device.type == "cpu":
-        compiler = shutil.which(os.environ.get("CXX", "g++"))
-        return compiler is not None and crops * size**2 * SAVED_S > LATENCY_S
-    return device.type == "cuda" and find_spec("triton") is not None
+    if device.type == "cpu" and crops * size**2 * SAVED_S <= LATENCY_S:
+        return False
+    return missing(device) is None

@@ -21,6 +21,7 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from vissl_lite.compiler import missing
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing, Unit, checkpointed
 from vissl_lite.parallel.collectives import rank, world_size
@@ -70,12 +71,12 @@ def compile_units(model: Any, device: torch.device) -> None:
     """One graph per unit and set of crop sizes; the rest stays eager.
 
     Raises:
-        ConfigError: on a CPU, without a C++ compiler.
+        ConfigError: without the compilers that it takes.
     """
     import torch._dynamo
 
-    if device.type == "cpu":
-        _check_compiler()
+    if lacking := missing(device):
+        raise ConfigError(f"compile: true needs {lacking}; or leave compile out")
     torch._dynamo.config.recompile_limit = max(
         torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT
     )
@@ -83,19 +84,6 @@ def compile_units(model: Any, device: torch.device) -> None:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     for unit in units_of(model):
         unit.compile(fullgraph=isinstance(unit, Unit), dynamic=False)
-
-
-def _check_compiler() -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise ConfigError(
-            "compile: true needs a C++ compiler, and PyTorch finds none here; install g++, set CXX"
-            " to another one, or leave compile out"
-        ) from None
 
 
 def shard(
