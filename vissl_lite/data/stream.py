@@ -22,6 +22,7 @@ class Prefetch(Iterator[Batch]):
     def __init__(self, fetch: Callable[[], Batch | None], dataset: Any, device: torch.device):
         self.fetch, self.dataset, self.device = fetch, dataset, device
         self.stream = torch.cuda.Stream(device)
+        self.stream.wait_stream(torch.cuda.current_stream(device))  # images may be on their way
         self.copying: deque[tuple[torch.cuda.Event, Batch]] = deque()
         self.ahead = self._start()
 
