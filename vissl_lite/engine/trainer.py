@@ -57,6 +57,7 @@ class Trainer:
         self.device = choose_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
+        torch.backends.cudnn.benchmark = True  # crops come in few sizes; nothing to a CPU
         self.step, self.results = 0, {}
         self.checkpointer = checkpoint.Checkpointer(run_dir / "checkpoints")
         latest = self.checkpointer.latest() if config.resume else None
