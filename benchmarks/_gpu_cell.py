@@ -92,11 +92,11 @@ class Cell:
 def main() -> None:
     cells = [Cell(**cell) for cell in json.load(sys.stdin)]
     load_entries()
-    torch.backends.cudnn.benchmark = cells[0].autotune
     settings = Settings(STEPS, WARMUP, images="source" if cells[0].loaded else "resident")
     config, _ = for_measuring(compose(cells[0].words()), settings)
     memory.reset_peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(config, Path(tempfile.mkdtemp()))
+    torch.backends.cudnn.benchmark = cells[0].autotune  # a trainer switches it on
     for cell in cells:
         set_up(trainer, cell)
         try:

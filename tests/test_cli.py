@@ -281,9 +281,10 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
 
 def test_a_mistake_that_shows_late_leaves_the_run_dir_free(tmp_path):
     words = [*TINY, "run_dir=here"]
-    mistaken = command(*words, "init=absent.pth", cwd=tmp_path)
-    assert mistaken.returncode == 2
-    assert (tmp_path / "here" / "config.yaml").is_file()
+    for mistake in ("init=absent.pth", "hooks.checkpoint.best=knn.absent"):
+        mistaken = command(*words, mistake, cwd=tmp_path)
+        assert mistaken.returncode == 2, mistake
+        assert (tmp_path / "here" / "config.yaml").is_file()
     mended = command(*words, cwd=tmp_path)
     assert mended.returncode == 0, mended.stderr
 

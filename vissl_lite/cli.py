@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from vissl_lite import listing
 from vissl_lite.config import Config, check
-from vissl_lite.engine.journal import save_config
+from vissl_lite.engine.journal import has_begun, save_config
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
@@ -207,7 +207,7 @@ def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
     Raises:
         ConfigError: it holds a run with another config.
     """
-    if not (run_dir / "config.yaml").is_file() or not _has_begun(run_dir):
+    if not (run_dir / "config.yaml").is_file() or not has_begun(run_dir):
         return False
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     own, there = flat(tree), flat(saved)
@@ -220,13 +220,6 @@ def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
                 f" and {values[1]} here; take another folder, or go on with resume={run_dir}"
             )
     return True
-
-
-def _has_begun(run_dir: Path) -> bool:
-    """Whether there is more than the config of a run that a mistake ended before its first step."""
-    return any(run_dir.glob("checkpoints/step-*")) or any(
-        (run_dir / name).is_file() for name in ("metrics.jsonl", "results.json")
-    )
 
 
 def _run_ranks(

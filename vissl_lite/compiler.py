@@ -19,7 +19,8 @@ def missing(device: torch.device) -> str | None:
         return None if here else "a C++ compiler; install g++, or set CXX to another one"
     if find_spec("triton") is None:
         return "Triton; pip install triton"
-    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
+    given = os.environ.get("CC")
+    if not any(map(shutil.which, [given] if given else ["gcc", "clang"])):
         return "a C compiler for Triton; install gcc, or set CC to another one"
     if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
         return "Python's C headers for Triton; install python3-dev, or the like"

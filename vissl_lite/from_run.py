@@ -3,8 +3,9 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.process import launched_rank
+
+if TYPE_CHECKING:
+    from vissl_lite.formats.recognise import Weights
 
 
 def resolver(args: Sequence[str]) -> Callable[[str], Any]:
@@ -60,9 +64,11 @@ def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
     from vissl_lite.formats.identify import identify
 
     weights, usual = read(path_or_name), Labelled()
-    if not any(word.startswith("trunk=") for word in args):
-        weights = identify(weights)
+    named = any(word.startswith("trunk=") for word in args)
+    weights = weights if named else identify(weights)
     trunk, pixels = weights.config or {}, weights.pixels
+    if named and pixels.size is None:
+        pixels = replace(pixels, size=_size(weights))
     found = {
         "data.mean": (pixels.mean, IMAGENET_MEAN),
         "data.std": (pixels.std, IMAGENET_STD),
@@ -83,6 +89,16 @@ def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
         "labelled": images,
         "data": {"mean": list(mean), "std": list(std)},
     }
+
+
+def _size(weights: "Weights") -> int | None:
+    """Side of the images of a trunk of ours, if it is one and takes no other."""
+    from vissl_lite.formats.recognise import infer
+
+    try:
+        return infer(weights.trunk).get("image_size")
+    except ConfigError:
+        return None
 
 
 # ---------------------------------------------------------------- paths in Hydra's grammar

@@ -15,9 +15,10 @@ from vissl_lite.plugins import config_dir
 
 
 def shows_config(words: Sequence[str]) -> bool:
-    """Whether the command line asks for the config of one job, and for nothing else."""
+    """Whether the command line asks for the config of one job of ours, and for nothing else."""
     options = get_args_parser().parse_known_args(words)[0]
-    return options.cfg == "job" and not options.multirun
+    elsewhere = options.config_path or options.config_dir
+    return options.cfg == "job" and not (options.multirun or elsewhere)
 
 
 def print_config(args: Sequence[str], words: Sequence[str]) -> None:
@@ -31,8 +32,8 @@ def print_config(args: Sequence[str], words: Sequence[str]) -> None:
         ConfigError: the config has no such package.
     """
     options = get_args_parser().parse_args(words)
-    folder, name = options.config_path or str(config_dir()), options.config_name or "defaults"
-    with hydra.initialize_config_dir(folder, version_base="1.3"):
+    name = options.config_name or "defaults"
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         composed = hydra.compose(name, options.overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(composed)  # for ${hydra:...}
         tree: Any = OmegaConf.to_container(composed)

@@ -37,7 +37,7 @@ def test_one_process_is_wrapped_where_a_setting_needs_it():
             ["++train.batch_size=24", "++train.accumulate=2"],
             8,
             "train.accumulate: 3 images per process do not divide into 2 micro-batches; start 6 or"
-            " 12 processes, or change it",
+            " 12 processes, or take a divisor of 3",
         ),
         (
             ["++train.batch_size=48", "++parallel.sync_bn=4"],

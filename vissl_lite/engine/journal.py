@@ -96,13 +96,22 @@ class Journal:
             self.note(text, "warning")
 
 
+def has_begun(run_dir: Path) -> bool:
+    """Whether a run came to a result there; a mistake may have ended it before it had any."""
+    if any(run_dir.glob("checkpoints/step-*")) or (run_dir / "results.json").is_file():
+        return True
+    records = run_dir / "metrics.jsonl"
+    lines = records.read_text().splitlines() if records.is_file() else []
+    return any('"kind": "train"' in line or '"kind": "eval"' in line for line in lines)
+
+
 def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     """Writes `run_dir/config.yaml`, which runs again as it is.
 
     Raises:
         ConfigError: the folder holds a run already; two in one folder would mix their records.
     """
-    if any((run_dir / trace).exists() for trace in ("checkpoints", "metrics.jsonl")):
+    if has_begun(run_dir):
         raise ConfigError(
             f"hydra.run.dir: {run_dir} holds a run already; go on with resume={run_dir}, or choose"
             " another folder"
@@ -114,6 +123,7 @@ def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     )
     body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "metrics.jsonl").unlink(missing_ok=True)  # notes of a run that a mistake ended
     replace_text(run_dir / "config.yaml", header + body)
 
 

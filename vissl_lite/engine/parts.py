@@ -64,11 +64,6 @@ class Parts:
         self.local_batch, self.steps_per_epoch = first.local_batch, first.steps_per_epoch
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.last_step = min(self.total_steps, train.max_steps or self.total_steps)
-        if self.local_batch % train.accumulate:
-            raise ConfigError(
-                f"train.accumulate: {self.local_batch} images per process do not divide into"
-                f" {train.accumulate} micro-batches; take a divisor of {self.local_batch}"
-            )
         self.workers = choose_workers(config.data.workers, self.device)
         self.dataset, self.way = make_dataset(
             config.data,
@@ -127,7 +122,7 @@ class Parts:
         if config.parallel.sync_bn != "off" and is_distributed():
             size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
             convert_sync_batchnorm(model, size)
-        if config.compile:
+        if config.compile and self.device.type != "meta":
             wrap.compile_units(model, self.device)
         if self.sharded:
             self._shard()

@@ -114,7 +114,7 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
 
 
 def check_processes(config: Config, world: int) -> None:
-    """That the batch and all groups of processes come out even on several processes.
+    """That the batch and all groups of processes come out even.
 
     Ranks with different batches would change the gradient: losses gather equal blocks, SyncBN and
     the mean over ranks count every rank alike.
@@ -123,14 +123,16 @@ def check_processes(config: Config, world: int) -> None:
         ConfigError: what does not, and the nearest numbers of processes with which all does.
     """
     problems = _uneven(config, world)
-    if world > 1 and problems:
-        fitting = [n for n in range(1, config.train.batch_size + 1) if not _uneven(config, n)]
+    if problems:
+        fitting = [n for n in range(2, config.train.batch_size + 1) if not _uneven(config, n)]
         nearest = [*[n for n in fitting if n < world][-1:], *[n for n in fitting if n > world][:1]]
-        start = f"start {' or '.join(map(str, nearest))} processes, or " if nearest else ""
-        raise ConfigError(*(f"{problem}; {start}change it" for problem in problems))
+        several = world > 1 and nearest
+        start = f"start {' or '.join(map(str, nearest))} processes, or " if several else ""
+        raise ConfigError(*(f"{problem}; {start}{mend}" for problem, mend in problems))
 
 
-def _uneven(config: Config, world: int) -> list[str]:
+def _uneven(config: Config, world: int) -> list[tuple[str, str]]:
+    """What does not come out even, and how to mend it."""
     train, parallel = config.train, config.parallel
     images = train.batch_size // world
     rules = [
@@ -138,19 +140,25 @@ def _uneven(config: Config, world: int) -> list[str]:
             train.batch_size % world,
             f"train.batch_size: {train.batch_size} images do not divide evenly over {world}"
             " processes",
+            "change it",
         ),
         (
             images % train.accumulate,
             f"train.accumulate: {images} images per process do not divide into {train.accumulate}"
             " micro-batches",
+            f"take a divisor of {images}",
         ),
         *(
-            (world % size, f"{key}: {world} processes do not split into groups of {size}")
+            (
+                world % size,
+                f"{key}: {world} processes do not split into groups of {size}",
+                "change it",
+            )
             for key, size in (
                 ("parallel.sync_bn", parallel.sync_bn),
                 ("parallel.shard_size", parallel.shard_size),
             )
-            if isinstance(size, int) and size > 0
+            if world > 1 and isinstance(size, int) and size > 0
         ),
     ]
-    return [sentence for rest, sentence in rules if rest]
+    return [(sentence, mend) for rest, sentence, mend in rules if rest]

@@ -185,8 +185,9 @@ def _giving_up_early(tensors: Tensors) -> Iterator[None]:
 def _compute_the_same(found: list[Weights]) -> bool:
     """Whether all make the same features of an image of noise."""
     first, *others = found
-    x_1C = _features(first)
-    return all(_equal(x_1C, _features(other)) for other in others)
+    side = first.pixels.size or SIDE
+    x_1C = _features(first, side)
+    return all(_equal(x_1C, _features(other, side)) for other in others)
 
 
 def _equal(x_1C: Tensor | None, y_1C: Tensor | None) -> bool:
@@ -196,12 +197,12 @@ def _equal(x_1C: Tensor | None, y_1C: Tensor | None) -> bool:
 
 
 @torch.no_grad()
-def _features(weights: Weights) -> Tensor | None:
-    """[1, C], in float64; None where the network refuses an image of this size."""
+def _features(weights: Weights, side: int) -> Tensor | None:
+    """[1, C], in float64; None where the network refuses an image of this side."""
     trunk = TRUNKS.build(weights.config, "trunk")
     trunk.load_state_dict(weights.trunk, strict=False)  # all but counters of batches are there
     generator = torch.Generator().manual_seed(0)
-    x_1CHW = torch.randn(1, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    x_1CHW = torch.randn(1, 3, side, side, generator=generator, dtype=torch.float64)
     try:
         (y_1C,) = trunk.double().eval()(x_1CHW).values()
     except Exception:  # the libraries refuse in many ways; what cannot be compared is not equal
@@ -213,8 +214,11 @@ def _choice(found: list[Weights], origin: str) -> str:
     configs = [weights.config or {} for weights in found]
     names = ", ".join(f"{config['name']} {config['model']}" for config in configs)
     name, model = configs[0].values()
+    sizes = {weights.pixels.size for weights in found}
+    size = sizes.pop() if len(sizes) == 1 else None
     return (
         f"weights: {origin} fits several networks that do not compute the same ({names}); name"
         f" the one that it is of: load(..., trunk={{'name': {name!r}, 'model': {model!r}}}), beside"
         f" init= on the command line 'trunk={{name: {name}, model: {model}}}'"
+        + (f" labelled.size={size}" if size else "")
     )

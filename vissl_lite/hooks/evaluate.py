@@ -25,8 +25,8 @@ class Evaluate(Hook):
     An evaluation that fails after the first step, by a mistake that shows only then or by a loss
     that is not finite, is left out: a warning names it and how to run it again, the others, the
     training and its checkpoints go on, the exit code is 0, and the warning is repeated at the end.
-    The same where it fails on one process and the others come to its end; where they wait for that
-    one in a collective, the run ends with its error.
+    The same where it fails on one process and the others come to its end within 30 s; where they
+    wait for that one in a collective, the run ends with its error.
 
     Args:
         every_epochs: epochs between evaluations, also a fraction; 0: none in between.

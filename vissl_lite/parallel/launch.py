@@ -204,9 +204,9 @@ def said_for_all(code: int, processes: int, logs: Path) -> str:
     """What one rank, whichever was first, has said for all; "" where rank 0 has, on the screen."""
     for rank in range(1, processes) if code in FOR_ALL else ():
         text = log_of(rank, logs).read_text(errors="replace")
-        _, begins, rest = text.partition(FOR_ALL[code])
+        _, begins, rest = f"\n{text}".rpartition(f"\n{FOR_ALL[code]}")
         if begins:
-            return begins + rest.rstrip()
+            return f"{FOR_ALL[code]}{rest.rstrip()}"
     return ""
 
 

@@ -153,7 +153,7 @@ def make_plan(
         subject.layout.parameters(),
         subject.flops(),
         cells,
-        _notes(config, world, device),
+        _notes(config, world, device, strategies),
     )
 
 
@@ -270,7 +270,7 @@ def _check_batches(batches: Sequence[int], accumulate: int) -> None:
             )
 
 
-def _notes(config: Config, world: int, device: Device) -> list[str]:
+def _notes(config: Config, world: int, device: Device, strategies: Sequence[Strategy]) -> list[str]:
     notes = []
     if config.parallel.shard_size is None and _is_uneven(world, device):
         notes.append(
@@ -278,8 +278,10 @@ def _notes(config: Config, world: int, device: Device) -> list[str]:
             " parallel.shard_size"
         )
     able = accepted(config, STRATEGIES, torch.device("cuda"))
-    if world > 1 and (left_out := [s for s in STRATEGIES if s not in able]):
-        notes.append(f"{', '.join(left_out)}: left out, for they refuse what the config sets")
+    if world > 1 and (left_out := [s for s in strategies if s not in able]):
+        notes.append(
+            f"{', '.join(left_out)}: left out, for the config sets what does not go with that"
+        )
     if config.memory.cpu_offload:
         notes.append("memory.cpu_offload: its copies and the host's optimizer are not in the time")
     if config.compile:

@@ -147,7 +147,9 @@ def _unset_variable(path: str) -> str | None:
         (
             variable
             for variable, unset in path_variables().items()
-            if variable not in os.environ and Path(path).is_relative_to(unset)
+            if variable not in os.environ
+            and Path(path).is_relative_to(unset)
+            and not os.path.exists(unset)
         ),
         None,
     )
