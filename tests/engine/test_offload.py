@@ -14,7 +14,7 @@ from training import small, trained
 
 from vissl_lite import LOSSES
 from vissl_lite.engine import state
-from vissl_lite.engine.numerics import make_scaler
+from vissl_lite.engine.scaler import Scaler
 from vissl_lite.parallel.shards import local
 
 CASES = {
@@ -48,7 +48,7 @@ def settings(*words):
 def run(config, folder):
     """The trainer at its end, and the policies that FSDP2 was given."""
     refused = patch("vissl_lite.engine.strategy.refused", return_value=[])
-    scaler = patch("torch.amp.GradScaler", partial(torch.amp.GradScaler, init_scale=16.0))
+    scaler = patch("vissl_lite.engine.parts.Scaler", partial(Scaler, init_scale=16.0))
     sharding = patch("vissl_lite.parallel.wrap.fully_shard", wraps=fully_shard)
     with refused, scaler, sharding as calls:
         trainer = trained(config, folder)
@@ -84,14 +84,3 @@ def check_offload(rank, world, words, folder):
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_saves_and_loads_as_without(case, ranks, tmp_path):
     ranks(2)(check_offload, CASES[case], tmp_path)
-
-
-def test_the_scale_of_fp16_lives_with_the_gradients():
-    """The loss, on another device, comes later; meta stands for the GPU."""
-    p = torch.nn.Parameter(torch.ones(2))
-    scaler, optimizer = make_scaler(True, p.device), torch.optim.SGD([p], lr=1.0)
-    assert scaler.scale(torch.ones((), device="meta")).device.type == "meta"
-    p.grad = torch.full((2,), 0.25 * scaler.get_scale())
-    scaler.step(optimizer)
-    scaler.update()
-    assert p.tolist() == [0.75, 0.75]

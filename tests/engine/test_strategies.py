@@ -13,6 +13,7 @@ from training import SMALL, composed, records, trained
 
 from vissl_lite import LOSSES
 from vissl_lite.config import check
+from vissl_lite.engine.scaler import Scaler
 from vissl_lite.parallel.shards import whole
 from vissl_lite.plugins import load_entries
 
@@ -82,7 +83,7 @@ WORDS = {
 
 
 SCALE = 16.0  # from 65536 on, these small networks would leave out all of the few steps
-SCALER = partial(torch.amp.GradScaler, init_scale=SCALE)
+SCALER = partial(Scaler, init_scale=SCALE)
 
 
 def cell(rank, world, model, strategy, checkpointing, precision, *words):
@@ -104,7 +105,7 @@ def cell(rank, world, model, strategy, checkpointing, precision, *words):
     )
     tree.trunk = TRUNKS[model]
     config = check(tree)
-    with tempfile.TemporaryDirectory() as folder, patch("torch.amp.GradScaler", SCALER):
+    with tempfile.TemporaryDirectory() as folder, patch("vissl_lite.engine.parts.Scaler", SCALER):
         trainer = trained(config, Path(folder))
         losses = [r["loss"] for r in records(Path(folder))] if rank == 0 else None
     assert trainer.parts.scaler.get_scale() in (1.0, SCALE)  # else it has left out steps
@@ -212,6 +213,15 @@ def test_other_settings_equal_one_process_too(case, ranks):
     for strategy, found in zip(strategies, results):
         print(strategy)
         assert_alike(found, alone, rel=1e-6)
+
+
+def test_spread_classes_train_in_fp16(ranks):
+    """Layers on one mesh, classes on another: both are looked at for what is not finite."""
+    words = ["++heads=[{name: linear, shard_classes: true}]"]
+    [alone] = ranks(1)(cells, "regnet_y hashtag", [("auto", "none", "fp32")], *words)[0]
+    combinations = [(strategy, "none", "fp16") for strategy in ("ddp", "zero2", "zero3", "hsdp")]
+    for found in ranks(2)(cells, "regnet_y hashtag", combinations, *words)[0]:
+        assert found[0] == pytest.approx(alone[0], rel=0.01)
 
 
 SHORT = ["++train.max_steps=2"]

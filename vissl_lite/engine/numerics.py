@@ -143,17 +143,6 @@ def apply_layout(model: SSLModel, numerics: Numerics) -> None:
         model.to(memory_format=numerics.layout)  # pyright: ignore[reportCallIssue]
 
 
-def make_scaler(enabled: bool, device: torch.device) -> torch.amp.GradScaler:
-    """The scaler of fp16, whose scale lives on the device of the gradients.
-
-    torch copies a scale of the GPU to gradients in host memory without waiting for the copy (2.15),
-    and would divide them by whatever was there.
-    """
-    scaler = torch.amp.GradScaler(device.type, enabled=enabled)
-    scaler.scale(torch.zeros((), device=device))
-    return scaler
-
-
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

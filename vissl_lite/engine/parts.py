@@ -16,6 +16,7 @@ from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
+from vissl_lite.engine.scaler import Scaler
 from vissl_lite.engine.strategy import check_processes, choose_strategy, stand_in
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
@@ -165,7 +166,7 @@ class Parts:
             self.config, self.optimizer, self.loss, lr, self.total_steps, self.steps_per_epoch
         )
         fp16 = self.numerics.precision == "fp16"
-        self.scaler = numerics.make_scaler(fp16, next(self.model.parameters()).device)
+        self.scaler = Scaler(fp16, next(self.model.parameters()).device)
 
     def _check_needs(self) -> None:
         example = self.example(1)

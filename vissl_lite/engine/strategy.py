@@ -100,10 +100,6 @@ def refused(config: Config, strategy: Strategy | None, device: torch.device) -> 
             classes and strategy == "reference_ddp",
             "heads: shard_classes needs FSDP2; set parallel.strategy to ddp, zero2, zero3 or hsdp",
         ),
-        (
-            classes and config.precision == "fp16",
-            "heads: the scaler of fp16 cannot look at the meshes of shard_classes; take bf16",
-        ),
         (classes and offload, "heads: shard_classes and memory.cpu_offload exclude each other"),
         (
             cached and train.accumulate > 1,
