@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from vissl_lite.errors import ConfigError
+from vissl_lite.layers.precision import at_least_fp32
 from vissl_lite.parallel.class_shards import ShardedLogits
 from vissl_lite.parallel.shards import local
 
@@ -230,5 +231,5 @@ def _whole(logits: Tensor | ShardedLogits) -> Tensor:
 
 
 def _averaged(x: Tensor) -> Tensor:
-    """[B, F] from a map [B, F, H, W], summed in float32; vectors pass."""
-    return x.float().mean(dim=(2, 3)) if x.ndim == 4 else x
+    """[B, F] from a map [B, F, H, W], summed in float32 or float64; vectors pass."""
+    return at_least_fp32(x).mean(dim=(2, 3)) if x.ndim == 4 else x
