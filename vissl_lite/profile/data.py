@@ -238,8 +238,14 @@ def _decoded(image: Any, fast: bool) -> Any:
     return open_picture(image).pixels() if fast else decode(image)
 
 
-def bound(dataset: ViewDataset, request: Request) -> Callable[[], None]:
-    """One decode and one antialiased resize per crop; images and crops are at hand beforehand."""
+def bound(
+    dataset: ViewDataset, request: Request, resize: Callable[..., Any] = crop_resize
+) -> Callable[[], None]:
+    """One decode and one antialiased resize per crop; images and crops are at hand beforehand.
+
+    Args:
+        resize: takes the first five arguments of `crop_resize`.
+    """
     views, indices = dataset.views, dataset.order.indices(request.epoch, request.positions)
     assert isinstance(views, Views)
     draws = views.draw(dataset.seed, request.epoch, request.positions)
@@ -251,7 +257,7 @@ def bound(dataset: ViewDataset, request: Request) -> Callable[[], None]:
         for image, crops in zip(images, boxes):
             pixels = open_picture(image).pixels()
             for g, box in crops:
-                crop_resize(pixels, box, outs[g].shape[:2], "bilinear", outs[g])
+                resize(pixels, box, outs[g].shape[:2], "bilinear", outs[g])
 
     return run
 
