@@ -279,6 +279,15 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
     )
 
 
+def test_a_folder_that_is_named_as_those_of_sweeps_is_resumed(tmp_path):
+    folder = "lr=0.1,seed=[0]"
+    for words in ([*TINY, f"run_dir={folder}"], [f"resume={folder}", "train.max_steps=3"]):
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("step") for line in lines if '"train"' in line] == [1, 2, 3]
+
+
 def test_a_mistake_that_shows_late_leaves_the_run_dir_free(tmp_path):
     words = [*TINY, "run_dir=here"]
     for mistake in ("init=absent.pth", "hooks.checkpoint.best=knn.absent"):

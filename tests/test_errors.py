@@ -87,6 +87,13 @@ def test_nothing_is_divided_by_zero(words, sentence, folders):
     assert text.startswith(f"config error\n  {sentence}")
 
 
+@pytest.mark.parametrize("word", ["data.views=[{size: 32", "train.epochs=1=2", "recipe=(x"])
+def test_what_cannot_be_read_is_named(word, folders):
+    code, text = message([word], folders)
+    assert code == 2
+    assert text.startswith(f"config error\n  {word} cannot be read; close every bracket and quote;")
+
+
 def test_a_plugin_that_fails_to_import_stops_nobody(tmp_path, monkeypatch, caplog):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()

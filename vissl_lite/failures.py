@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -16,6 +16,10 @@ from vissl_lite.errors import ConfigError, NonFiniteLoss, WorkerDied, did_you_me
 from vissl_lite.parallel.agreement import epitaph, is_communication, leave_note, say_once
 from vissl_lite.parallel.launch import EXIT_CONFIG, EXIT_OTHER_RANK, ProcessFailed
 
+_READABLE = (
+    "close every bracket and quote; a value in which = , : or brackets mean nothing stands in"
+    " quotes of its own: \"key='a=b'\""
+)
 USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -64,4 +68,6 @@ def _in_our_words(error: Exception) -> str:
         options = error.options or offered.get(group, [])  # Hydra knows none of a list
         close = did_you_mean(name, options) or ";"
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override.lstrip('+')} cannot be read; {_READABLE}"
     return str(error).strip().split("\nSee https")[0]

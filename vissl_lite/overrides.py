@@ -79,7 +79,7 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
         _check_slurm(value, args)
         return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
     if key == "run_dir":
-        return [f"hydra.run.dir={value}"]
+        return [f"hydra.run.dir={value if is_sweep(args) else from_run.quoted(value)}"]
     if _names_file(word):
         return _config_file(Path(value))
     if key == "config":
@@ -133,7 +133,8 @@ def _resume(run_dir: Path) -> list[str]:
             + did_you_mean(str(run_dir), siblings)
             + ("" if siblings else "; give the folder that the run printed, under runs/")
         )
-    return [*_config_file(run_dir / "config.yaml"), f"hydra.run.dir={run_dir}", "++resume=true"]
+    where = f"hydra.run.dir={from_run.quoted(str(run_dir))}"
+    return [*_config_file(run_dir / "config.yaml"), where, "++resume=true"]
 
 
 def _config_file(file: Path) -> list[str]:
