@@ -195,6 +195,7 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(tmp_path):
         (["bench"], "'bench' is no command; did you mean 'bench step'?"),
         (["quickstart"], "'quickstart' is no command; a recipe is run by config=quickstart"),
         (["config=quickstart", "=3"], "'=3' sets nothing: a key is missing before ="),
+        (["config="], "config: names no recipe; vissl-lite list shows them"),
     ],
 )
 def test_words_that_mean_nothing(words, message, tmp_path):

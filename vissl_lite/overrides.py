@@ -69,6 +69,8 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
         raise ConfigError(f"{word!r} sets nothing: a key is missing before =")
     if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
         return []
+    if word == "config=":
+        raise ConfigError("config: names no recipe; vissl-lite list shows them")
     if value in ("null", "") and is_group(key):
         raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
     if key == "resume":
