@@ -10,6 +10,7 @@ from distributed import run_ranks
 from training import SMALL, composed, records, small, trained
 
 from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite.engine.dry_run import dry_run
 from vissl_lite.engine.evaluate import evaluate_weights
 from vissl_lite.engine.journal import save_config
 from vissl_lite.schema import plain
@@ -50,6 +51,29 @@ def test_gives_what_the_run_itself_measured(run, tmp_path, capsys):
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["evaluation", "metric", "value"]
     assert table[1].split() == ["knn", "top1", f"{results['knn.top1']:.4f}"]
+
+
+def test_a_dry_run_looks_at_a_few_images_and_writes_nothing(run, tmp_path, monkeypatch, capsys):
+    folder, _ = run
+    monkeypatch.chdir(tmp_path)
+    dry_run(evaluation(folder, "evaluations=[knn,linear]"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "evaluations knn, linear train digits, 1,438 images of 10 classes" in printed
+    assert "features [4, 64] images of 16 px, width of res5 init: 120 trunk tensors" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluations=[knn]", "++trunk.depth=34"], "trunk"),
+        (["evaluations=[knn]", "++evaluations.knn.layer=res9"], "no layer 'res9'"),
+        (["evaluations=[]"], "evaluations: none given"),
+    ],
+)
+def test_a_dry_run_finds_what_would_stop_the_evaluation(run, words, message):
+    with pytest.raises(ConfigError, match=message):
+        dry_run(evaluation(run[0], *words))
 
 
 def test_several_evaluations_and_no_weights(tmp_path):

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from vissl_lite.config import Config, Sampler
 from vissl_lite.data.batch import Batch
 from vissl_lite.engine.build import build_model, build_source
+from vissl_lite.engine.dry_evaluation import count, dry_evaluation, sizes
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.parts import Parts
 from vissl_lite.errors import MissingPath
@@ -27,11 +27,14 @@ LARGE_ON_CPU = 100e6  # parameters; a step of a larger model takes a CPU minutes
 def dry_run(config: Config) -> None:
     """One step on a few images; on the meta device (shapes only) where the model is too large.
 
-    Nothing is written. Where the images are not on this machine it makes some up, and says so.
+    Of a config that only evaluates, the weights look at a few labelled images. Nothing is written.
+    Where the images of a training are not on this machine it makes some up, and says so.
 
     Raises:
         ConfigError: whatever else would stop the real run at its start.
     """
+    if not config.train.epochs:
+        return dry_evaluation(config)
     config, missing = with_images(config)
     with torch.device("meta"):
         parameters = count(build_model(config, build_source(config).num_classes))
@@ -75,9 +78,7 @@ def _print(
     config, example = parts.config, parts.example(IMAGES)
     shapes = {"features": outputs.features, "embedding": outputs.embedding}
     shapes |= {f"logits {i}": logits for i, logits in enumerate(outputs.logits)}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column()
-    table.add_column(overflow="fold")  # paths whole, however long
+    table = sizes()
     add = table.add_row
     add("recipe", str(config.recipe))
     if missing:
@@ -106,11 +107,6 @@ def _print(
 
 def _views(example: Batch) -> str:
     return " + ".join(f"{len(view)} x {view.shape[2]} px" for view in example.views)
-
-
-def count(module: torch.nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in module.parameters())
 
 
 def free_memory(device: torch.device) -> int:

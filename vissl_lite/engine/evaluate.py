@@ -132,13 +132,9 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
     Raises:
         ConfigError: no evaluations or no labelled images, or weights that do not fit.
     """
-    if not config.evaluations:
-        raise ConfigError("evaluations: none given, and train.epochs is 0; add evaluations=knn")
-    start, device = time.perf_counter(), choose_device(config.device)
-    evaluations, hooks = Evaluations(config, device, run_dir), build_hooks(config)
-    source = evaluations.sources.get("train")
-    model, numerics, notes = load_model(config, source and source.num_classes, device)
-    results: dict[str, float] = {}
+    start, hooks = time.perf_counter(), build_hooks(config)
+    evaluations, model, numerics, notes = set_up(config, run_dir)
+    device, results = evaluations.device, dict[str, float]()
     with Journal(config, run_dir, resumed_step=0) as journal:
         journal.log(_introduction(config, run_dir, device, numerics, model))
         for text in [*notes, *_idle(hooks)]:
@@ -153,6 +149,20 @@ def evaluate_weights(config: Config, run_dir: Path) -> dict[str, float]:
     if rank() == 0:
         Console(highlight=False).print(table(results))
     return results
+
+
+def set_up(config: Config, folder: Path) -> tuple[Evaluations, SSLModel, Numerics, list[str]]:
+    """The evaluations of a config, and what `load_model` gives for the weights that it names.
+
+    Raises:
+        ConfigError: as `evaluate_weights`.
+    """
+    if not config.evaluations:
+        raise ConfigError("evaluations: none given, and train.epochs is 0; add evaluations=knn")
+    device = choose_device(config.device)
+    evaluations = Evaluations(config, device, folder)
+    source = evaluations.sources.get("train")
+    return evaluations, *load_model(config, source and source.num_classes, device)
 
 
 def _idle(hooks: Mapping[str, Hook]) -> list[str]:
