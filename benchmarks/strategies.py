@@ -31,36 +31,43 @@ LR = 0.001  # with 0.01, resnext and resnet50 make 1e-2 of one bit even in float
 
 
 def measure(model: str, world: int) -> list[dict]:
+    """Rows of all cells; those of a strategy at a time, for each rank hands out every weight."""
     import test_strategies as t
-    from distributed import run_ranks
+    from distributed import Ranks
 
     words = [f"++train.max_steps={STEPS}", f"++optimizer.lr={LR}"]
-    cells = list(itertools.product(t.STRATEGIES, t.CHECKPOINTING, PRECISIONS))
-    start, rows = time.perf_counter(), []
     alone = {p: t.cell(0, 1, model, "auto", "none", p, *words) for p in PRECISIONS}
     with patch.object(t, "trained", trained_from_other_bits):
-        found = [t.cell(0, 1, model, "auto", "none", p, *words) for p in PRECISIONS]
-    found += run_ranks(t.cells, world, model, cells, *words, timeout=7200)[0]
-    first = dict(zip(PRECISIONS, found[len(PRECISIONS) :]))
-    cells = [("one bit", "none", p) for p in PRECISIONS] + cells
-    for (losses, state), (strategy, checkpointing, precision) in zip(found, cells, strict=True):
-        expected, weights = alone[precision]
-        rows.append(
-            {
-                "model": model,
-                "processes": world,
-                "strategy": strategy,
-                "checkpointing": checkpointing,
-                "precision": precision,
-                "steps": len(losses),
-                "one_process": apart(losses, expected),
-                "first_cell": apart(losses, first[precision][0]),
-                "weights": max((state[k] - t).abs().max().item() for k, t in weights.items()),
-                "names_equal": list(state) == list(weights),
-            }
-        )
+        moved = {p: t.cell(0, 1, model, "auto", "none", p, *words) for p in PRECISIONS}
+    start, first, rows = time.perf_counter(), {}, []
+
+    def add(strategy: str, checkpointing: str, precision: str, found: tuple) -> None:
+        first.setdefault(precision, found[0])
+        cell = {"model": model, "processes": world, "strategy": strategy}
+        cell |= {"checkpointing": checkpointing, "precision": precision}
+        rows.append(cell | compared(found, alone[precision], first[precision]))
+
+    with Ranks(world, timeout=7200) as ranks:
+        for strategy in t.STRATEGIES:
+            cells = list(itertools.product([strategy], t.CHECKPOINTING, PRECISIONS))
+            for cell, found in zip(cells, ranks(t.cells, model, cells, *words)[0], strict=True):
+                add(*cell, found)
+    for precision, found in moved.items():
+        add("one bit", "none", precision, found)
     print(f"{model}, {world} processes: {time.perf_counter() - start:.0f} s", flush=True)
     return rows
+
+
+def compared(found, alone, first: list[float]) -> dict:
+    """Losses and weights of a cell with those of one process, and losses with the first cell's."""
+    (losses, state), (expected, weights) = found, alone
+    return {
+        "steps": len(losses),
+        "one_process": apart(losses, expected),
+        "first_cell": apart(losses, first),
+        "weights": max((state[k] - t).abs().max().item() for k, t in weights.items()),
+        "names_equal": list(state) == list(weights),
+    }
 
 
 def trained_from_other_bits(config, run_dir: Path) -> Trainer:
