@@ -1,5 +1,7 @@
 """Names on the command line that do not exist are told all at once, with what else is wrong."""
 
+import re
+
 import pytest
 
 from vissl_lite.choices import chosen, unknown_choices
@@ -66,6 +68,27 @@ def test_recipes_and_files_of_groups():
 def test_names_of_a_sweep():
     (problem,) = problems("-m", "config=quickstart", "loss=simclr,swavv")
     assert problem.startswith("loss: unknown 'swavv'; did you mean 'swav'?")
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (["x.y=(", "train.epohcs=1"], ["x.y=( cannot be read", "train"]),
+        (["x.y=(", "loss=simclrr", "=3"], ["loss", "x.y=( cannot be read", "'=3' sets nothing"]),
+        (["loss=(", "loss.weight=2", "seed=x"], ["loss=( cannot be read", "seed"]),
+        (["data/source=(", "data.source.x=2"], ["data/source=( cannot be read"]),
+        (["+augment@data.views=(", "seed=x"], ["augment@data.views=( cannot be read", "seed"]),
+        (["hooks=null", "data.views[0].size=x"], ["hooks", "data.views[0].size"]),
+    ],
+)
+def test_words_that_mean_nothing_hide_no_other_mistake(words, places):
+    found = problems("config=quickstart", *words)
+    assert [re.split("[:;]", problem)[0] for problem in found] == places
+
+
+def test_a_place_as_messages_name_it():
+    words = hydra_arguments(["config=quickstart", "data.views[0].size=9", "seed=[1]"])
+    assert words[:3] == ["config=quickstart", "++data.views.0.size=9", "++seed=[1]"]
 
 
 def test_right_names_files_configs_and_flags_pass():

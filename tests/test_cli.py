@@ -21,7 +21,7 @@ from command import command
 
 from vissl_lite import cli
 from vissl_lite.overrides import only_chosen
-from vissl_lite.plugins import config_dir, load_entries
+from vissl_lite.plugins import config_dir, load_entries, recipes
 
 load_entries()
 
@@ -154,6 +154,13 @@ def test_help_shows_every_recipe_and_part(tmp_path):
         assert word in done.stdout
 
 
+@pytest.mark.parametrize("width", [80, 30])
+def test_help_shows_names_whole(width, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    first = {line.split()[0] for line in command("--help", cwd=tmp_path).stdout.split("\n") if line}
+    assert {*recipes()} <= first
+
+
 def test_tab_completes_recipes_and_keys(tmp_path, monkeypatch):
     def complete(line):
         monkeypatch.setenv("COMP_LINE", line)
@@ -195,6 +202,7 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(tmp_path):
         (["bench"], "'bench' is no command; did you mean 'bench step'?"),
         (["quickstart"], "'quickstart' is no command; a recipe is run by config=quickstart"),
         (["config=quickstart", "=3"], "'=3' sets nothing: a key is missing before ="),
+        (["confg=quickstart"], "unknown key 'confg' for the config; did you mean 'config'?"),
         (["config="], "config: names no recipe; vissl-lite list shows them"),
     ],
 )

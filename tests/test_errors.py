@@ -12,6 +12,7 @@ from command import command
 from training import small, trained
 
 from vissl_lite import plugins
+from vissl_lite.errors import did_you_mean
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
 FOLDER = "data/source=image_folder"
@@ -92,6 +93,22 @@ def test_what_cannot_be_read_is_named(word, folders):
     code, text = message([word], folders)
     assert code == 2
     assert text.startswith(f"config error\n  {word} cannot be read; close every bracket and quote;")
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "meant"),
+    [
+        ("lrr", ["betas", "lr"], "lr"),
+        ("temp", ["weight", "temperature"], "temperature"),
+        ("temperatures_of_all", ["weight", "temperature"], "temperature"),
+        ("kep", ["every_steps", "keep_last"], "keep_last"),
+        ("x", ["xylem"], None),
+        ("xylem", ["x", "y_z"], None),
+        ("seed", ["every_epochs"], None),
+    ],
+)
+def test_what_was_meant(word, options, meant):
+    assert did_you_mean(word, options) == (f"; did you mean {meant!r}?" if meant else "")
 
 
 def test_a_plugin_that_fails_to_import_stops_nobody(tmp_path, monkeypatch, caplog):

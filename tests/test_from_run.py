@@ -54,7 +54,7 @@ def test_a_file_beside_a_foreign_config(file, tmp_path):
 
 
 def test_no_such_weights():
-    with pytest.raises(ConfigError, match="nowhere is neither a run"):
+    with pytest.raises(ConfigError, match=r"^init: nowhere is neither a run"):
         around("nowhere")
 
 

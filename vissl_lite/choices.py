@@ -47,7 +47,7 @@ def unknown_choices(words: Sequence[str]) -> tuple[list[str], list[str]]:
         unknown = [name for name in chosen(word) if options and name not in options]
         problems += [_sentence(group, name, options) for name in unknown]
         wrong += [group] if unknown else []
-    return problems, [word for word in words if not any(_concerns(word, g) for g in wrong)]
+    return problems, [word for word in words if not any(concerns(word, g) for g in wrong)]
 
 
 def _key(word: str) -> str:
@@ -62,7 +62,8 @@ def _chooses(word: str) -> bool:
     return not key.startswith(("hydra", "-", "~")) and is_group(key)
 
 
-def _concerns(word: str, group: str) -> bool:
+def concerns(word: str, group: str) -> bool:
+    """Whether the word sets this group or key, or something in it."""
     key = _key(word)
     return key.partition("@")[0] == group or key.startswith(f"{group.replace('/', '.')}.")
 

@@ -4,7 +4,7 @@ Parts (`trunk`, `loss`, ...) are configs of registry entries and are checked by 
 Ranges (`at_least(1)`) are told with all other mistakes at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,8 @@ from vissl_lite.schema import (
     plain,
 )
 
+# what a command line takes besides the keys of `Config`
+WORDS = ("config", "dataset", "sweep", "run_dir")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Count = Annotated[int, at_least(1)]
 CountOrNull = Annotated[int | None, at_least(1)]
@@ -181,8 +183,11 @@ def root_node() -> dict[str, Any]:
     return defaults_of(parameters_of(Config))
 
 
-def check(config: Any) -> Config:
+def check(config: Any, settings: Sequence[str] = ()) -> Config:
     """Returns the typed tree.
+
+    Args:
+        settings: of the command that takes the config, for messages: "world_size".
 
     Raises:
         ConfigError: with every problem in it, those of all registry entries included.
@@ -190,7 +195,8 @@ def check(config: Any) -> Config:
     tree = plain(config)
     if not isinstance(tree, Mapping):
         raise ConfigError(f"the config is {tree!r}, not a mapping")
-    full, problems = conform_mapping(tree, parameters_of(Config), where="", owner="the config")
+    words = (*WORDS, *settings)
+    full, problems = conform_mapping(tree, parameters_of(Config), "", "the config", words)
     if problems:
         raise ConfigError(*problems)
     return Config(**full)

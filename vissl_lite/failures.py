@@ -45,7 +45,7 @@ def report(error: Exception) -> int:
 def block(error: Exception) -> str:
     """What the user reads: one line per problem."""
     ours = next((e for e in _chain(error) if isinstance(e, ConfigError)), None)
-    problems = ours.problems if ours else [_in_our_words(error)]
+    problems = ours.problems if ours else [in_our_words(error)]
     count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
     lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
     return f"config error{count}\n  " + lines.replace("\n", "\n  ")
@@ -58,7 +58,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _in_our_words(error: Exception) -> str:
+def in_our_words(error: Exception) -> str:
     """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, place_renamed
 from vissl_lite.parallel.process import launched_rank
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _saved(path_or_name: str) -> DictConfig | None:
     return cast(DictConfig, saved) if {"trunk", "data", "labelled"} <= {*saved} else None
 
 
+@place_renamed("weights", "init")
 def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
     """What evaluations take from a run, for weights that belong to none.
 

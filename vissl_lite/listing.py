@@ -45,16 +45,23 @@ def print_help() -> None:
     console.print("Pre-training of large vision models without labels or with weak ones.\n")
     console.print("usage: vissl-lite config=RECIPE \\[group=CHOICE ...] \\[key=value ...]\n")
     console.print("recipes (config=...)", style="bold")
-    table = _table()
-    for recipe, file in recipe_files().items():
-        table.add_row(f"  {recipe}", Text(_title(file.read_text(encoding="utf-8")), style="dim"))
-    console.print(table)
+    _print_recipes(console)
     console.print("\nchoices", style="bold")
     table = _table()
     for group, options in _choices().items():
         table.add_row(f"  {group}=", Text(", ".join(options)))
     console.print(table)
     console.print(Text(HINTS), soft_wrap=True)
+
+
+def _print_recipes(console: Console) -> None:
+    """Names whole at any width; of the titles what has room beside them."""
+    files = recipe_files()
+    width = max(map(len, files)) + 4
+    for recipe, file in files.items():
+        title = Text(_title(file.read_text(encoding="utf-8")), style="dim")
+        title.truncate(max(console.width - width, 0), overflow="ellipsis")
+        console.print(Text(f"  {recipe}".ljust(width)) + title, soft_wrap=True)
 
 
 def _title(recipe: str) -> str:
@@ -85,7 +92,7 @@ def print_listing(words: list[str]) -> None:
         return _overview(console)
     if words[0] in ("recipe", "recipes", "config"):
         for recipe in recipe_files():
-            console.print(recipe)
+            console.print(recipe, soft_wrap=True)
         return None
     registry = _registry(words[0])
     if len(words) == 1:

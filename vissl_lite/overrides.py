@@ -1,6 +1,7 @@
 """From the words of our command line to Hydra's, and from its composition to the config."""
 
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vissl_lite import from_run
-from vissl_lite.choices import chosen, is_group, keyed_groups, unknown_choices
+from vissl_lite.choices import chosen, concerns, is_group, keyed_groups, unknown_choices
 from vissl_lite.config import Config, check
 from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.failures import in_our_words
 from vissl_lite.parallel.process import (
     is_launched,
     launched_rank,
@@ -49,16 +52,55 @@ def hydra_arguments(args: list[str]) -> list[str]:
         raise ConfigError(
             "-m under torchrun or srun would run the whole sweep once per process; sweep without it"
         )
+    args = [_dotted(word) for word in args]
     completing = "-sc" in args or "--shell-completion" in args
-    if not completing:
-        _check_choices(args)
-    words = args if completing else [new for word in args for new in _translate(word, args)]
+    words = args if completing else _translated(args)
     OmegaConf.register_new_resolver("from_run", from_run.resolver(args), replace=True)
     _register_start_time()
     if launched_rank() > 0:
         words += ["hydra.output_subdir=null", f"hydra.job.name=rank{launched_rank()}"]
         logging.getLogger().setLevel(logging.WARNING)
     return words
+
+
+def _dotted(word: str) -> str:
+    """`data.views[0].size=96`, as messages name places, is `data.views.0.size=96` for Hydra."""
+    key, equals, value = word.partition("=")
+    return re.sub(r"\[(\d+)\]", r".\1", key) + equals + value if equals else word
+
+
+def _translated(args: Sequence[str]) -> list[str]:
+    """All words in Hydra's terms.
+
+    Raises:
+        ConfigError: with every name that does not exist, every word that means nothing, and what
+            is wrong besides.
+    """
+    problems, rest = unknown_choices(args)
+    words: list[str] = []
+    for word in args:
+        try:
+            words += (new := _translate(word, args))
+            _check_grammar(new)
+        except ConfigError as error:
+            problems += error.problems
+            key = word.partition("=")[0].partition("@")[0].lstrip("+")
+            rest = [other for other in rest if not concerns(other, key)]
+    if problems:
+        raise ConfigError(*problems, *([] if is_sweep(args) else _problems(rest)))
+    return words
+
+
+def _check_grammar(words: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: Hydra cannot read one of them.
+    """
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    try:
+        OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise ConfigError(in_our_words(error)) from None
 
 
 def _translate(word: str, args: Sequence[str]) -> list[str]:
@@ -89,13 +131,6 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if key[0] in "+~" or key.startswith("hydra") or (is_group(key) and not value.startswith("{")):
         return [word]
     return [f"++{word}"]
-
-
-def _check_choices(args: Sequence[str]) -> None:
-    """Raises a ConfigError with every name that does not exist, and what is wrong besides."""
-    unknown, rest = unknown_choices(args)
-    if unknown:
-        raise ConfigError(*unknown, *([] if is_sweep(args) else _problems(rest)))
 
 
 def _problems(words: Sequence[str]) -> list[str]:
@@ -157,8 +192,11 @@ def _check_slurm(launcher: str, args: Sequence[str]) -> None:
 # ---------------------------------------------------------------- after Hydra has composed
 
 
-def compose(words: Sequence[str]) -> Config:
+def compose(words: Sequence[str], settings: Sequence[str] = ()) -> Config:
     """The checked config of a command line, as a run would have it, without a run folder.
+
+    Args:
+        settings: of the command that it is for, which a message may suggest.
 
     Raises:
         ConfigError: no recipe, or what is wrong with the config.
@@ -177,7 +215,7 @@ def compose(words: Sequence[str]) -> Config:
     with hydra.initialize_config_dir(folder, version_base="1.3"):
         tree = plain(hydra.compose(name, overrides))
         tree.pop("hydra", None)  # in the config of a run
-        return check(as_chosen(tree, words, overrides, name))
+        return check(as_chosen(tree, words, overrides, name), settings)
 
 
 def as_chosen(

@@ -106,13 +106,18 @@ def defaults_of(parameters: Sequence[Parameter]) -> dict[str, Any]:
 
 
 def conform_mapping(
-    config: Mapping, parameters: Sequence[Parameter], where: str, owner: str
+    config: Mapping,
+    parameters: Sequence[Parameter],
+    where: str,
+    owner: str,
+    words: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Fills `config` with defaults and converts its values.
 
     Args:
         where: place in the config, "" at its root.
         owner: what the keys belong to, for messages: "loss 'swav'".
+        words: that a command line takes besides.
 
     Returns:
         All values by name, and the list of problems, empty when there are none.
@@ -120,12 +125,12 @@ def conform_mapping(
     accepted = {p.name: p for p in parameters}
     at, dot = (f"{where}: ", f"{where}.") if where else ("", "")
     full: dict[str, Any] = {}
-    problems = [
-        f"{at}unknown key {key!r} for {owner}{did_you_mean(key, accepted) or ';'}"
-        f" accepted: {', '.join(map(str, parameters)) if where else ', '.join(accepted)}"
-        for key in config
-        if key not in accepted
-    ]
+    taken = ", ".join(map(str, parameters) if where else accepted)
+    taken += f"; on the command line also: {', '.join(words)}" if words else ""
+    problems = []
+    for key in (key for key in config if key not in accepted):
+        close = did_you_mean(key, [k for k in (*accepted, *words) if k != key]) or ";"
+        problems.append(f"{at}unknown key {key!r} for {owner}{close} accepted: {taken}")
     for p in parameters:
         value = config.get(p.name, MISSING if p.required else p.default)
         if isinstance(value, str) and value == MISSING:
@@ -207,9 +212,8 @@ def _conform_scalar(value: Any, hint: Any, where: str) -> tuple[Any, list[str]]:
 
 
 def _conform_union(value: Any, hints: tuple, where: str) -> tuple[Any, list[str]]:
-    for hint in sorted(
-        hints, key=lambda h: h is not type(value)
-    ):  # an exact match before a conversion
+    exact_first = sorted(hints, key=lambda h: h is not type(value))
+    for hint in exact_first:
         converted, wrong = conform(value, hint, where)
         if not wrong:
             return converted, []
@@ -274,11 +278,7 @@ def _hints(entry: Callable) -> dict[str, Any]:
     try:
         owner = entry.__init__ if inspect.isclass(entry) else entry
         return typing.get_type_hints(owner, include_extras=True)
-    except (
-        NameError,
-        TypeError,
-        AttributeError,
-    ):  # a foreign class whose annotations do not resolve
+    except (NameError, TypeError, AttributeError):  # a foreign class's do not resolve
         return {}
 
 

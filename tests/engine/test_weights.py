@@ -56,8 +56,21 @@ def test_a_missing_tensor_is_an_error(run, tmp_path):
 
 
 def test_a_path_that_is_nothing_of_the_kind(tmp_path):
-    with pytest.raises(ConfigError, match="is neither a run with checkpoints, nor a checkpoint"):
+    with pytest.raises(ConfigError, match=r"^init: .* is neither a run with checkpoints, nor a"):
         load_into(build_model(small(), 10), tmp_path)
+
+
+def test_a_run_beside_the_one_that_is_not_there_is_named(run):
+    missing = run[0].with_name(f"{run[0].name}-1")
+    with pytest.raises(ConfigError, match=r"^weights: .* published ones; did you mean") as error:
+        vissl_lite.load(missing)
+    assert str(error.value).endswith(f"{str(run[0])!r}?")
+
+
+def test_a_run_without_checkpoints_is_not_what_was_meant(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"published ones$"):
+        vissl_lite.load(tmp_path / "run")
 
 
 def loaded(run, heads):

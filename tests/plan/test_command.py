@@ -111,6 +111,7 @@ def test_usage(capsys):
         (["config=quickstart", "gpu_memory=0"], "gpu_memory: '0' is no size"),
         (["config=quickstart", "html=no/where.html"], "html: there is no folder no; make it"),
         (["config=quickstart", "json="], "json: '' is no file; write json=plan.json"),
+        (["config=quickstart", "world_sise=4"], "did you mean 'world_size'?"),
         (["config=quickstart", "loss.temprature=1"], "did you mean 'temperature'"),
     ],
 )

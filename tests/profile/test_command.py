@@ -54,6 +54,7 @@ def test_the_config_of_a_run_is_measured_as_that_run(tmp_path):
         (["steps=3"], "no recipe given"),
         (["config=quickstarts"], "did you mean 'quickstart'"),
         (["config=quickstart", "train.batchsize=8"], "did you mean 'batch_size'"),
+        (["config=quickstart", "step=3"], "did you mean 'steps'"),
         (["config=quickstart", "steps=-1"], "at least 1"),
         (["config=quickstart", "launch.processes=0"], "launch.processes: is 0; needs at least 1"),
     ],
@@ -61,3 +62,8 @@ def test_the_config_of_a_run_is_measured_as_that_run(tmp_path):
 def test_what_is_wrong_is_said(words, message):
     with pytest.raises(ConfigError, match=message):
         main(words)
+
+
+def test_usage(capsys):
+    assert main(["config=quickstart", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: vissl-lite bench step config=RECIPE")

@@ -67,6 +67,13 @@ def test_a_place_that_was_chosen_is_the_one_measured(tmp_path, photographs):
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="bench data: images=0: needs a whole number"):
         main(["config=quickstart", "images=0"])
+    with pytest.raises(ConfigError, match=r"unknown key 'image' .* did you mean 'images'"):
+        main(["config=quickstart", "image=4"])
+
+
+def test_usage(capsys):
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: vissl-lite bench data config=RECIPE")
 
 
 def test_images_that_cannot_be_read_are_left_out(tmp_path, photographs, capsys):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vissl_lite import TRUNKS, io
 from vissl_lite.engine.checkpoint import Checkpointer
 from vissl_lite.engine.state import differences, read_model
-from vissl_lite.errors import ConfigError, did_you_mean
+from vissl_lite.errors import ConfigError, did_you_mean, place_renamed
 from vissl_lite.formats import vit
 from vissl_lite.formats.files import read_file
 from vissl_lite.formats.format import IMAGENET, UNKNOWN, Pixels
@@ -77,6 +77,7 @@ def load(
     return loaded.eval()
 
 
+@place_renamed("weights", "init")
 def load_into(model: SSLModel, path: str | Path) -> list[str]:
     """Loads trunk weights, and those of the heads, from the first on as long as they fit.
 
@@ -167,9 +168,11 @@ def _read(path_or_name: str | Path, adapter: Trunk | None) -> Weights:
         return weights
     newest = path if (path / "meta.json").is_file() else Checkpointer(path / "checkpoints").latest()
     if newest is None:
+        runs = [str(folder.parent) for folder in path.parent.glob("*/checkpoints")]
+        close = did_you_mean(str(path), (x for x in (*runs, *PUBLISHED) if x != str(path)))
         raise ConfigError(
             f"weights: {path} is neither a run with checkpoints, nor a checkpoint, nor a file of"
-            f" weights, nor the name of published ones{did_you_mean(str(path), PUBLISHED)}"
+            f" weights, nor the name of published ones{close}"
         )
     config = saved_config(run_of(newest)).get("trunk")
     return _ours(read_model(newest), str(newest), config, _pixels(newest))

@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> None:
     own, rest = _divide(words)
     for key in ("html", "json"):
         _check_folder(key, own.get(key))
-    config = compose(rest)
+    config = compose(rest, OWN)
     plan = plan_of(config, own, " ".join(words))
     print_plan(plan)
     if "html" in own:

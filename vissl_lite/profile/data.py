@@ -56,15 +56,27 @@ class DataSettings:
     json: Path | None = None
 
 
+READERS = {"images": whole_number, "rounds": whole_number, "json": json_file}
+USAGE = f"""usage: vissl-lite bench data config=RECIPE [key=value ...]
+
+images   of the first epoch; each is seen once per round; default {DataSettings.images}
+rounds   medians are taken over so many; default {DataSettings.rounds}
+json     file for the table as data
+Everything else changes the recipe, as for a run.
+"""
+
+
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code.
 
     Raises:
         ConfigError: a wrong setting, or whatever would stop a run at its start.
     """
-    readers = {"images": whole_number, "rounds": whole_number, "json": json_file}
-    settings, rest = split_words(words, readers, DataSettings, "bench data")
-    result = bench_data(compose(rest), settings)
+    if not words or {"-h", "--help"} & set(words):
+        print(USAGE)
+        return 0
+    settings, rest = split_words(words, READERS, DataSettings, "bench data")
+    result = bench_data(compose(rest, [*READERS]), settings)
     print_report(result)
     if settings.json:
         settings.json.write_text(json.dumps(result, indent=1))
@@ -76,7 +88,7 @@ def bench_data(config: Config, settings: DataSettings) -> dict[str, Any]:
 
     A stage is the difference between two measurements, with and without it; one that costs next to
     nothing may come out below zero. The bound is what no pipeline with the same crops can go below:
-    one read, one decode, one antialiased resize per crop. All are measured in turn, round by round,
+    one decode, one antialiased resize per crop. All are measured in turn, round by round,
     so that what else the machine does hits all alike; the medians of the rounds are kept. Transfer
     and device are measured by themselves: on a GPU by the clock, all else in CPU time.
 
