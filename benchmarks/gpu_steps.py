@@ -270,12 +270,18 @@ def printed(title: str, command: list[str], deadline: float) -> Iterator[dict]:
     else:
         try:
             done = subprocess.run(
-                command, cwd=HERE.parent, capture_output=True, text=True, timeout=left
+                command,
+                cwd=HERE.parent,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                capture_output=True,
+                text=True,
+                timeout=left,
             )
             text, code = done.stdout or done.stderr, done.returncode
-        except subprocess.TimeoutExpired:
-            text, code = f"stopped after {left:.0f} s", None
-    tail = "\n".join(text.strip().splitlines()[-25:])
+        except subprocess.TimeoutExpired as stopped:  # its output is bytes, whatever `text` says
+            said = (stopped.stdout or b"").decode(errors="replace").rstrip()
+            text, code = f"{said}\nstopped after {left:.0f} s", None
+    tail = "\n".join(text.strip().splitlines()[-40:])  # the planner's table has 38 lines
     print(tail, flush=True)
     yield {"title": title, "exit_code": code, "output": tail}
 

@@ -2,7 +2,7 @@
 
     python benchmarks/planner.py                    # CPU: ResNet-50, RegNetY-16GF; 5 minutes
     python benchmarks/planner.py --device cuda      # one GPU: also RegNetY-128GF and 256GF, bf16
-    python benchmarks/planner.py --large            # CPU: RegNetY-128GF, 10 GiB
+    python benchmarks/planner.py --large            # CPU: RegNetY-128GF and 256GF, 11 GiB
     python benchmarks/planner.py --toy              # seconds
 
 Each case is a process of its own: two SimCLR or SwAV steps, one thread. On a CPU measured is what
@@ -67,8 +67,13 @@ def cases(device: str, toy: bool, large: bool) -> list[Case]:
         words = (*RESNET, "++trunk.width_multiplier=0.25", f"++data.views={TWO.format(64)}")
         nets, batches = {"ResNet-50/4, 64 px": words}, (8,)
     elif large:
-        words = (*regnet("y_128gf"), f"++data.views={TWO.format(96)}")
-        nets, batches = {"RegNetY-128GF, 2x96": words}, (4,)
+        plain = ("optimizer=sgd", "++optimizer.momentum=0", "++optimizer.weight_decay=0")
+        views = f"++data.views={TWO.format(96)}"
+        nets = {
+            "RegNetY-128GF, 2x96": (*regnet("y_128gf"), views),
+            "RegNetY-256GF, 2x96, plain SGD": (*regnet("y_256gf_seer"), *plain, views),
+        }
+        batches = (2, 4, 8)
     elif device == "cpu":
         nets = {
             f"{name}, 2x{size}": (*trunk, f"++data.views={TWO.format(size)}")

@@ -37,7 +37,20 @@ def test_wires(traffic, world, shard, seconds):
     assert time.wire == time.step == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("traffic", "norm_ranks", "seconds"),
+    [
+        (Traffic(norm=1e10), 8, 0.1),  # groups inside a machine
+        (Traffic(norm=1e10), 16, 1.0),  # through the network
+        (Traffic(loss=1e10), 8, 1.0),  # what a loss gathers comes from all
+    ],
+)
+def test_waits(traffic, norm_ranks, seconds):
+    of_64 = Setting("ddp", 64, 1, 2, 1.0, 0.0, norm_ranks=norm_ranks)
+    assert step_time(Trace(), traffic, of_64, 0, DEVICE).waits == pytest.approx(seconds)
+
+
 def test_gathering_hides_behind_computing_but_batch_norm_does_not():
-    trace, traffic = Trace(flops=1e14), Traffic(shard=1e10, model=1e10)
+    trace, traffic = Trace(flops=1e14), Traffic(shard=1e10, norm=1e10)
     time = step_time(trace, traffic, setting("zero3", 8, 8), 0, DEVICE)
     assert time.step == pytest.approx(2.0 + 0.1)

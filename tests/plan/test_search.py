@@ -85,14 +85,15 @@ def test_batches_between_are_interpolated():
 
 
 def test_simclr_gathers_embeddings_of_all_ranks():
-    """Its logits are [2 B, 2 B W]: memory grows with the number of processes."""
+    """Its logits are [2 B, 2 B W]: memory grows with the number of processes, as do the bytes."""
     config = regnet_swav()
     config.loss, config.heads = {"name": "simclr"}, config.heads[:1]
     config.data.views = config.data.views[:1]
-    few, many = (
-        Subject(config, "fp32", world).trace("none", 8, gathered=True).events for world in (2, 64)
-    )
-    assert max(sum(e.peak.values()) for e in many) > max(sum(e.peak.values()) for e in few)
+    traces = [Subject(config, "fp32", world).trace("none", 8, gathered=True) for world in (2, 64)]
+    few, many = (max(sum(e.peak.values()) for e in trace.events) for trace in traces)
+    assert many > few
+    embeddings = 4 * 2 * 8 * 16  # fp32, V B D of each process; gradients go the same way back
+    assert [trace.sent["loss"] for trace in traces] == [2 * 2 * embeddings, 2 * 64 * embeddings]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,20 @@ def test_machines_that_do_not_divide_the_gpus_leave_hsdp_out():
 def test_groups_of_batch_norm_must_divide():
     with pytest.raises(ConfigError, match=r"parallel\.sync_bn: 8 processes .* groups of 64"):
         make_plan(regnet_swav("++parallel.sync_bn=64"), 8, "a100-80gb", DEVICE, [4])
+
+
+def test_groups_of_batch_norm_wait_less_than_all():
+    """Of one machine, among 64; each process receives 7/8 instead of 63/64 of twice the sums."""
+
+    def cell(sync_bn):
+        config = regnet_swav(f"++parallel.sync_bn={sync_bn}")
+        return make_plan(config, 64, "a100-80gb", DEVICE, [4], ["ddp"], ["none"]).cells[0]
+
+    off, groups, everyone = map(cell, ("off", 8, "all"))
+    assert (off.cost.traffic.norm, off.cost.traffic.norm_calls) == (0, 0)
+    assert groups.cost.traffic.norm * 8 / 7 == pytest.approx(everyone.cost.traffic.norm * 64 / 63)
+    assert off.time.waits < groups.time.waits < everyone.time.waits
+    assert off.cost.traffic.loss == groups.cost.traffic.loss == everyone.cost.traffic.loss > 0
 
 
 def test_shard_size_must_divide():

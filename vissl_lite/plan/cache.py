@@ -42,7 +42,7 @@ def cached(question: dict[str, Any], answer: Callable[[], Trace], fresh: bool = 
 def _read(file: Path) -> Trace:
     kept = json.loads(file.read_text(encoding="utf-8"))
     events = [Event(**event) for event in kept.pop("events")]
-    return Trace(events=events, **{**kept, "reductions": tuple(kept["reductions"])})
+    return Trace(events=events, **kept)
 
 
 @functools.cache

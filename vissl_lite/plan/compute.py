@@ -2,9 +2,10 @@
 
     compute = (FLOP / peak + bytes moved / bandwidth) / share       one after the other
     wire    = bytes / (slowest link on the way x link share) + calls x latency
-    step    = max(compute, wire of the strategy) + calls of the model x latency + optimizer
+    step    = max(compute, wire of the strategy) + wire of model and loss + optimizer
 
-Gathering weights and reducing gradients overlap with computing, BatchNorm's reductions do not.
+Gathering weights and reducing gradients overlap with computing; BatchNorm's reductions, and what
+the loss sums and gathers, do not.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def step_time(
     wire += _wire(
         traffic.replicate, traffic.replicate_calls, setting.world, setting.shard > 1, device
     )
-    model = _wire(traffic.model, traffic.model_calls, setting.world, False, device)
+    waits = _wire(traffic.norm, traffic.norm_calls, setting.norm_ranks, False, device)
+    waits += _wire(traffic.loss, traffic.loss_calls, setting.world, False, device)
     update = TOUCHES * FP32 * trained / bandwidth / device.share
-    return Time(micro * roof / device.share, wire, micro * model, update)
+    return Time(micro * roof / device.share, wire, micro * waits, update)
 
 
 def _wire(size: float, calls: int, ranks: int, one_per_machine: bool, device: Device) -> float:

@@ -14,7 +14,7 @@ Rules of FSDP2 (torch 2.11 to 2.15, `_fsdp_param_group.py`), W ranks that share 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vissl_lite.plan.layout import Group, Layout
 from vissl_lite.plan.trace import ACTIVATIONS, CASTS, GRADIENTS, LOSS, Bytes, Trace
@@ -44,6 +44,7 @@ class Setting:
         scratch: bytes that the optimizer's step takes for a moment, likewise.
         accumulate: micro-batches per step.
         offload: shards live in host memory.
+        norm_ranks: processes that share the statistics of BatchNorm.
     """
 
     strategy: str
@@ -54,6 +55,7 @@ class Setting:
     scratch: float
     accumulate: int = 1
     offload: bool = False
+    norm_ranks: int = 1
 
     @property
     def keep_weights(self) -> bool:
@@ -67,19 +69,22 @@ class Traffic:
     Attributes:
         shard: among the processes that share one copy: gathering weights, scattering gradients.
         replicate: among the copies: summing gradients.
-        model: among all: SyncBN and what the loss sums.
+        norm: among those that share the statistics of BatchNorm.
+        loss: among all: what the loss sums and gathers.
     """
 
     shard: float = 0.0
     replicate: float = 0.0
-    model: float = 0.0
+    norm: float = 0.0
+    loss: float = 0.0
     shard_calls: int = 0
     replicate_calls: int = 0
-    model_calls: int = 0
+    norm_calls: int = 0
+    loss_calls: int = 0
 
     @property
     def total(self) -> float:
-        return self.shard + self.replicate + self.model
+        return self.shard + self.replicate + self.norm + self.loss
 
 
 @dataclass(frozen=True)
@@ -135,9 +140,14 @@ class _Replay:
             self.candidate({}, gradients=FP32 * self.trained, optimizer=scratch)
 
     def traffic(self) -> Traffic:
-        calls, size = self.trace.reductions
-        ring = 2 * (self.setting.world - 1) / self.setting.world
-        return Traffic(model=ring * size, model_calls=calls)
+        calls, sent = self.trace.calls, self.trace.sent
+        norm, world = self.setting.norm_ranks, self.setting.world
+        return Traffic(
+            norm=sent[ACTIVATIONS] * (norm - 1) / norm,
+            loss=sent[LOSS] * (world - 1) / world,
+            norm_calls=calls[ACTIVATIONS],
+            loss_calls=calls[LOSS],
+        )
 
 
 class _Whole(_Replay):
@@ -160,11 +170,11 @@ class _Whole(_Replay):
         self.optimizer_step()
 
     def traffic(self) -> Traffic:
-        base, world = super().traffic(), self.setting.world
+        world = self.setting.world
         size = FP32 * self.trained
         calls = -(-size // (25 * 2**20)) if world > 1 else 0  # DDP's bucket size
         ring = 2 * (world - 1) / world
-        return Traffic(0, ring * size, base.model, 0, calls, base.model_calls)
+        return replace(super().traffic(), replicate=ring * size, replicate_calls=calls)
 
 
 class _Sharded(_Replay):
@@ -273,12 +283,10 @@ class _Sharded(_Replay):
         self.flat.clear()
 
     def traffic(self) -> Traffic:
-        base = super().traffic()
-        return Traffic(
-            self.received,
-            self.summed,
-            base.model,
-            self.calls,
-            self.sums,
-            base.model_calls,
+        return replace(
+            super().traffic(),
+            shard=self.received,
+            replicate=self.summed,
+            shard_calls=self.calls,
+            replicate_calls=self.sums,
         )

@@ -207,12 +207,12 @@ def between(a: Trace, b: Trace, part: float) -> Trace:
         Event(e.kind, e.group, mix_bytes(e.live, f.live), mix_bytes(e.peak, f.peak))
         for e, f in zip(a.events, b.events, strict=True)
     ]
-    calls, size = a.reductions
     return Trace(
         events,
         mix(a.flops, b.flops),
         mix(a.moved, b.moved),
-        (calls, round(mix(size, b.reductions[1]))),
+        a.calls,
+        mix_bytes(a.sent, b.sent),
         a.buffers,
         round(mix(a.inputs, b.inputs)),
     )
@@ -230,7 +230,9 @@ def _setting(
     low = 4 if precision == "fp32" else 2
     sharded = strategy in _GATHERING
     offload = config.memory.cpu_offload and sharded
-    return Setting(strategy, world, ranks, low, *ratios[sharded], config.train.accumulate, offload)
+    micro, sync_bn = config.train.accumulate, config.parallel.sync_bn
+    norm = world if sync_bn == "all" else 1 if sync_bn == "off" else int(sync_bn)
+    return Setting(strategy, world, ranks, low, *ratios[sharded], micro, offload, norm)
 
 
 def _precision(config: Config, device: Device) -> str:

@@ -25,7 +25,8 @@ from vissl_lite.data.batch import Batch
 from vissl_lite.layers.norm import recomputing
 from vissl_lite.plan.fakes import fake_batch, materialise
 
-aten, prim = torch.ops.aten, torch.ops.prim
+aten, prim, c10d = torch.ops.aten, torch.ops.prim, torch.ops.c10d
+GATHERS = (c10d._allgather_base_.default, c10d._reduce_scatter_base_.default)
 Bytes = dict[str, int]
 ACTIVATIONS, LOSS, CASTS, GRADIENTS = "activations", "loss", "casts", "gradients"
 
@@ -56,7 +57,8 @@ class Trace:
         events: in their order.
         flops: of convolutions and matrix products, 2 per multiply-add, recomputation included.
         moved: bytes that all other operators read and write.
-        reductions: number and bytes of the all-reduces inside the model (SyncBN) and the loss.
+        calls: collectives of the model (SyncBN), as ACTIVATIONS, and of the LOSS.
+        sent: bytes of them that a process receives, times W / (W - 1) of its W processes.
         buffers: bytes of the buffers of model and loss.
         inputs: bytes of the images.
     """
@@ -64,7 +66,8 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     flops: float = 0.0
     moved: float = 0.0
-    reductions: tuple[int, int] = (0, 0)
+    calls: dict[str, int] = field(default_factory=lambda: {ACTIVATIONS: 0, LOSS: 0})
+    sent: Bytes = field(default_factory=lambda: {ACTIVATIONS: 0, LOSS: 0})
     buffers: int = 0
     inputs: int = 0
 
@@ -112,11 +115,16 @@ class Tracker(TorchDispatchMode):
         elif func._overloadpacket in flop_registry:
             self.trace.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
         elif func is torch.ops.vissl_lite.all_reduce_sum.default:
-            count, size = self.trace.reductions
-            self.trace.reductions = count + 1, size + outs[0].nbytes
+            self._sent(2 * outs[0].nbytes)
+        elif func in GATHERS:
+            self._sent(max(t.nbytes for t in args if isinstance(t, Tensor)))  # that of all ranks
         elif outs and not func.is_view:  # prim.device and the like have no tensors as result
             ins = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
             self.trace.moved += sum(t.nbytes for t in ins + outs)
+
+    def _sent(self, size: int) -> None:
+        self.trace.calls[self.category] += 1
+        self.trace.sent[self.category] += size
 
     @staticmethod
     def _key(t: Tensor) -> int:
