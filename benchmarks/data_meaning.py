@@ -1,9 +1,14 @@
 """Whether both back ends mean the same: pixels, moments, and what is learnt from them.
 
-    python benchmarks/data_meaning.py [--images 10000] [--photographs 500] [--only moments,knn]
-        [--seeds 3] [--first-seed 0] [--epochs 3] [--per-class 2000] [--width 0.25] [--batch 128]
-        [--at-once 2] [--arms reference,memory,worker]
+    python benchmarks/data_meaning.py [--images 10000] [--photographs 500]
+        [--only transforms,moments,knn] [--seeds 3] [--first-seed 0] [--epochs 3]
+        [--per-class 2000] [--width 0.25] [--batch 128] [--at-once 2]
+        [--arms reference,memory,worker]
 
+transforms
+         Every transform by itself, of 40 photographs: what its forms for a worker and for a batch
+         give, against that for Pillow, with the same parameters. And crops cut from JPEGs that are
+         shrunk while they are decoded.
 moments  Views of CIFAR-10 (simclr_cifar), of photographs (swav) and of photographs cut to squares
          of 256 px, held in memory (swav), by the reference and by every way of the fast back end:
          from the same draws (mean difference of pixels, share of equal ones), and from other draws
@@ -46,6 +51,7 @@ from typing import Any
 import numpy as np
 import torch
 from _data_cells import about, cifar_arrays, photographs, unpack_cifar
+from _data_forms import forms, shrunk
 from PIL import Image, ImageOps
 from scipy.stats import ttest_ind
 
@@ -309,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--only", default="moments,knn")
+    parser.add_argument("--only", default="transforms,moments,knn")
     parser.add_argument("--images", type=int, default=10_000, help="of CIFAR-10")
     parser.add_argument("--photographs", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
@@ -322,6 +328,11 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     options = parser.parse_args()
     print(about())
+    if "transforms" in options.only:
+        torch.set_num_threads(1)
+        files = photographs()
+        forms(files[::6][:40])
+        shrunk(files)
     if "moments" in options.only:
         torch.set_num_threads(1)
         for work in workloads(options):

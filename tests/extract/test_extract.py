@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import torch
 from data.some_sources import Numbers
 from engine.some_digits import SomeDigits
 from extract.some_subject import some_subject
+from pretended_gpu import CUDA, pretended_gpu
 
 from vissl_lite.errors import ConfigError, WorkerDied
 from vissl_lite.extract.extract import Settings, extract
@@ -77,6 +79,14 @@ def test_names_labels_and_broken_images(undisturbed):
     assert [line.split("\t")[:2] for line in lines] == [[str(i), f"n{i}"] for i in BROKEN]
     assert (features.meta["complete"], features.meta["broken"]) == (True, 3)
     assert not list(undisturbed.glob("done-*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
+def test_a_gpu_writes_the_same_files(undisturbed, tmp_path, capsys):
+    with pretended_gpu():
+        extracted(tmp_path / "out", device=CUDA)
+    assert files(tmp_path / "out") == files(undisturbed)
+    assert re.search(r"rank 0 waited for images \d+ % of \d+\.\d s", capsys.readouterr().err)
 
 
 class Stops(SomeDigits):

@@ -67,8 +67,9 @@ class Picture:
         """The strongest DCT scaling at which no crop loses resolution.
 
         What it leaves has MARGIN pixels or more for each pixel of a view, side by side: measured
-        on photographs, crops then differ from those of the whole by 1/255 on average, and by
-        3/255 with a margin of 1. Boxes rounded to the scaled pixels come to 3/255 and 6/255.
+        on photographs, crops then differ from those of the whole by 0.5/255 on average, and by
+        1.3/255 with a margin of 1. Boxes rounded to the scaled pixels come to 1.6/255 and 2.9/255
+        (`benchmarks/data_meaning.py --only transforms`).
 
         Args:
             needed: side of a crop over side of its view, the smallest of all crops.

@@ -21,6 +21,7 @@ from vissl_lite.data.decode import BrokenImage
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.views import Views
 from vissl_lite.data.workers import from_workers, tell
+from vissl_lite.engine.ahead import OneAhead, Results
 from vissl_lite.engine.build import layer_widths
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, did_you_mean
@@ -100,18 +101,22 @@ def extract(
     label_N = torch.full((len(source),), LEFT_OUT)
     tagged = [torch.arange(0)]  # positions of the images that `tags` belong to
     tags: list[Sequence[int]] = []
-    dataset = LabelledImages(source, views, target, epoch)
+    chunks = _equally_many(LabelledImages(source, views, target, epoch), batch_size, workers)
+
+    def compute(images_BHWC: Tensor) -> Results:
+        stop_point()
+        with numerics.autocast(device):
+            found = model.layer_features(images_BHWC, layers)
+        return {layer: found[layer].float() for layer in layers}
+
     with evaluating(model):
-        for chunk in _equally_many(dataset, batch_size, workers):
-            stop_point()
+        for chunk, found in OneAhead(chunks, compute, device):
             label_N[chunk.broken] = BROKEN
             label_N[chunk.index_B] = chunk.label_B
             tagged.append(chunk.index_B)
             tags += chunk.tags
-            with numerics.autocast(device):
-                found = model.layer_features(chunk.images_BHWC.to(device), layers)
             for layer in layers:
-                features[layer][chunk.index_B] = found[layer].float().cpu()
+                features[layer][chunk.index_B] = found[layer]
     found_tags = exchange_tags(torch.cat(tagged), tags) if target == "tags" else None
     lowest = 0 if target == "label" else UNLABELLED
     return _readable(source, *_exchanged(features, label_N), found_tags, lowest)

@@ -10,6 +10,8 @@ Shape suffixes: B images of a block, D features of a layer.
 from __future__ import annotations
 
 import shutil
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vissl_lite.engine.ahead import OneAhead, Results
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract import parquet
@@ -146,24 +150,31 @@ def _compute(
     folder, device = journal.folder, settings.device
     model, layers = subject.model.to(device), list(folder.layers)
     numerics = Numerics(settings.precision, "contiguous", reason="as given")
-    for block in _counted(blocks):
+
+    def compute(images_BHWC: Tensor) -> Results:
         with numerics.autocast(device):
-            found = model.layer_features(block.images_BHWC.to(device), layers)
-        cpu = {layer: x_BD.float().cpu().numpy() for layer, x_BD in found.items()}
-        rows = {layer: _rows(layer, cpu[layer], block, folder) for layer in layers}
+            found = model.layer_features(images_BHWC, layers)
+        return {layer: found[layer].float() for layer in layers}
+
+    for block, found in _counted(OneAhead(blocks, compute, device)):
+        rows = {layer: _rows(layer, found[layer].numpy(), block, folder) for layer in layers}
         with as_stopped(folder.path):
             journal.add(block, rows)
 
 
-def _counted(blocks: Iterable[Block]) -> Iterator[Block]:
-    """The same; rank 0 shows how many of its images have passed."""
+def _counted(computed: OneAhead[Block]) -> Iterator[tuple[Block, Results]]:
+    """The same; rank 0 shows how many images have passed, and how long it waited for them."""
     if rank() > 0:
-        yield from blocks
+        yield from computed
         return
+    start = time.perf_counter()
     with counter("extract: images of rank 0") as count:
-        for block in blocks:
-            yield block
+        for block, found in computed:
+            yield block, found
             count.add(len(block.names))
+    seconds = time.perf_counter() - start
+    share = f"{100 * computed.waited_s / seconds:.0f} % of {seconds:.1f} s"
+    print(f"extract: rank 0 waited for images {share}", file=sys.stderr)
 
 
 def _rows(layer: str, x_BD: np.ndarray, block: Block, folder: Folder) -> bytes:

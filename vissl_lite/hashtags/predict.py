@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from vissl_lite import LOSSES, SOURCES
+from vissl_lite.engine.ahead import OneAhead, Results
 from vissl_lite.engine.journal import read_classes
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.weights import run_of, saved_config
 from vissl_lite.errors import ConfigError
-from vissl_lite.extract.blocks import Block, Blocks, read_blocks
+from vissl_lite.extract.blocks import Blocks, read_blocks
 from vissl_lite.extract.subject import Subject
 from vissl_lite.model import LOGITS
 from vissl_lite.sources._classes import read_names
@@ -116,25 +117,25 @@ class Tagger:
     ) -> Iterator[Prediction]:
         """All images of a source, in its order, the broken ones too."""
         blocks = Blocks(source, self.subject.views, batch_size)
-        start = 0
-        for block in read_blocks(blocks, range(len(blocks)), workers):
-            p_BK, v_BK = self._scored(block, k, device, precision)
+        read, start = read_blocks(blocks, range(len(blocks)), workers), 0
+        model = self.subject.model.to(device)
+        numerics = Numerics(precision, "contiguous", reason="as given")
+
+        @torch.no_grad()
+        def compute(images_BHWC: Tensor) -> Results:
+            with numerics.autocast(device):
+                z_BV = model.layer_features(images_BHWC, [LOGITS])[LOGITS]
+            p_BK, v_BK = top_k(z_BV, k, self.each)
+            return {"p": p_BK, "v": v_BK}
+
+        for block, found in OneAhead(read, compute, device):
+            p_BK, v_BK = found["p"], found["v"]
             broken = dict(block.broken)
             for b, name in enumerate(block.names):
                 tags = [] if b in broken else [self.names[v] for v in v_BK[b].tolist()]
                 p_K = p_BK[b].tolist()[: len(tags)]
                 yield Prediction(start + b, name, tags, p_K, broken.get(b, ""))
             start += len(block.names)
-
-    @torch.no_grad()
-    def _scored(
-        self, block: Block, k: int, device: torch.device, precision: str
-    ) -> tuple[Tensor, Tensor]:
-        model = self.subject.model.to(device)
-        numerics = Numerics(precision, "contiguous", reason="as given")
-        with numerics.autocast(device):
-            z_BV = model.layer_features(block.images_BHWC.to(device), [LOGITS])[LOGITS]
-        return top_k(z_BV, k, self.each)
 
 
 class TrueTags:
