@@ -6,7 +6,7 @@ A cell is right when its losses equal those of one process on the same global ba
 processes) and those of the other cells. The table gives the largest relative difference of a loss
 from one process / from the first cell of the same precision, and of a weight from one process.
 Other sums round otherwise, and BatchNorm over eight images through fifty layers makes much of it:
-the row "one bit" tells how much, by one process whose first weights all differ in their last bit.
+the row "one bit" tells how much, by one process whose first weights are multiplied by 1 +- eps.
 The models are those of tests/engine/test_strategies.py.
 """
 
@@ -71,7 +71,7 @@ def compared(found, alone, first: list[float]) -> dict:
 
 
 def trained_from_other_bits(config, run_dir: Path) -> Trainer:
-    """One process; every weight begins one bit above or below what the seed gives."""
+    """One process; every weight begins as what the seed gives times 1 + eps or 1 - eps."""
     trainer, rng = Trainer(config, run_dir), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in trainer.model.parameters():

@@ -157,8 +157,12 @@ def test_help_shows_every_recipe_and_part(tmp_path):
 @pytest.mark.parametrize("width", [80, 30])
 def test_help_shows_names_whole(width, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    first = {line.split()[0] for line in command("--help", cwd=tmp_path).stdout.split("\n") if line}
-    assert {*recipes()} <= first
+    lines = command("--help", cwd=tmp_path).stdout.split("\n")
+    assert {*recipes()} <= {line.split()[0] for line in lines if line}
+    longest = max(len(f"  {recipe}") for recipe in recipes())
+    listed = [line for line in lines if line[2:].split(" ")[0] in recipes()]
+    assert len(listed) == len(recipes())
+    assert all(len(line) <= max(width, longest + 2) for line in listed)
 
 
 def test_tab_completes_recipes_and_keys(tmp_path, monkeypatch):

@@ -58,7 +58,9 @@ def test_no_such_weights():
         around("nowhere")
 
 
-@pytest.mark.parametrize("value", ["runs/x", "a=b", "a b", "it's", "a,b", "[x]", "${x}"])
+@pytest.mark.parametrize(
+    "value", ["runs/x", "a=b", "a b", "it's", "a,b", "[x]", "${x}", "a b\\", "a\\' b"]
+)
 def test_quotes(value):
     assert unquoted(f"init={value}") == value
     if value[0] != "$":

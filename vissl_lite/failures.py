@@ -58,6 +58,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def unreadable(word: str) -> str:
+    return f"{word} cannot be read; {_READABLE}"
+
+
 def in_our_words(error: Exception) -> str:
     """One sentence from an exception of Hydra, OmegaConf or the YAML parser."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -69,5 +73,5 @@ def in_our_words(error: Exception) -> str:
         close = did_you_mean(name, options) or ";"
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override.lstrip('+')} cannot be read; {_READABLE}"
+        return unreadable(error.override.lstrip("+"))
     return str(error).strip().split("\nSee https")[0]

@@ -109,7 +109,7 @@ def quoted(value: str) -> str:
     """Any path as Hydra reads it: sweeps make folders such as `lr=0.1,seed=0`."""
     if value[:1] in ("'", '"') or re.fullmatch(r"[\w./~:+@%-]*", value):
         return value
-    return "'" + value.replace("'", "\\'") + "'"
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value) + "'"
 
 
 def unquoted(word: str) -> str:

@@ -59,9 +59,10 @@ def _print_recipes(console: Console) -> None:
     files = recipe_files()
     width = max(map(len, files)) + 4
     for recipe, file in files.items():
-        title = Text(_title(file.read_text(encoding="utf-8")), style="dim")
-        title.truncate(max(console.width - width, 0), overflow="ellipsis")
-        console.print(Text(f"  {recipe}".ljust(width)) + title, soft_wrap=True)
+        line = Text(f"  {recipe}".ljust(width))
+        line += Text(_title(file.read_text(encoding="utf-8")), style="dim")
+        line.truncate(max(console.width, width), overflow="ellipsis")
+        console.print(line, soft_wrap=True)
 
 
 def _title(recipe: str) -> str:

@@ -19,7 +19,7 @@ from vissl_lite import from_run
 from vissl_lite.choices import chosen, concerns, is_group, keyed_groups, unknown_choices
 from vissl_lite.config import Config, check
 from vissl_lite.errors import ConfigError, did_you_mean
-from vissl_lite.failures import in_our_words
+from vissl_lite.failures import unreadable
 from vissl_lite.parallel.process import (
     is_launched,
     launched_rank,
@@ -66,7 +66,7 @@ def hydra_arguments(args: list[str]) -> list[str]:
 def _dotted(word: str) -> str:
     """`data.views[0].size=96`, as messages name places, is `data.views.0.size=96` for Hydra."""
     key, equals, value = word.partition("=")
-    return re.sub(r"\[(\d+)\]", r".\1", key) + equals + value if equals else word
+    return re.sub(r"\[(\d+)\]", r".\1", key) + equals + value if equals or key[:1] == "~" else word
 
 
 def _translated(args: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ def _translated(args: Sequence[str]) -> list[str]:
     for word in args:
         try:
             words += (new := _translate(word, args))
-            _check_grammar(new)
+            _check_grammar(word, new)
         except ConfigError as error:
             problems += error.problems
             key = word.partition("=")[0].partition("@")[0].lstrip("+")
@@ -91,16 +91,16 @@ def _translated(args: Sequence[str]) -> list[str]:
     return words
 
 
-def _check_grammar(words: Sequence[str]) -> None:
+def _check_grammar(word: str, translated: Sequence[str]) -> None:
     """
     Raises:
-        ConfigError: Hydra cannot read one of them.
+        ConfigError: Hydra cannot read what became of the word.
     """
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    overrides = [new for new in translated if "=" in new and not new.startswith("-")]
     try:
         OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise ConfigError(in_our_words(error)) from None
+    except OverrideParseException:
+        raise ConfigError(unreadable(word.lstrip("+"))) from None
 
 
 def _translate(word: str, args: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -112,17 +113,23 @@ def test_what_cannot_be_opened(path):
     assert_as_reference(path, "")
 
 
-def test_a_file_without_the_right_to_read_it(tmp_path):
-    path, user = tmp_path / "a.jpg", os.geteuid()
-    path.write_bytes(FILES["jpeg 4:2:0"])
-    path.chmod(0)
-    os.seteuid(user or 65534)  # root may read everything
-    try:
-        with pytest.raises(BrokenImage, match=r"a\.jpg: cannot be read, Permission denied$"):
-            open_picture(path)
-        assert_as_reference(path, "")
-    finally:
-        os.seteuid(user)
+def test_a_file_without_the_right_to_read_it():
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jpg")
+        path.write_bytes(FILES["jpeg 4:2:0"])
+        Path(folder).chmod(0o755)
+        os.seteuid(user or 65534)  # root may read everything
+        try:
+            assert open_picture(path).width == WAVES.width
+            os.seteuid(user)
+            path.chmod(0)
+            os.seteuid(user or 65534)
+            with pytest.raises(BrokenImage, match=r"a\.jpg: cannot be read, Permission denied$"):
+                open_picture(path)
+            assert_as_reference(path, "")
+        finally:
+            os.seteuid(user)
 
 
 def test_deleted_between_header_and_pixels(tmp_path):

@@ -1,6 +1,5 @@
 """The order of reading, computing and using, and how long a device waits."""
 
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -50,38 +49,94 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_used(device, order):
     assert ", ".join(log) == order
 
 
-@pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=no_gpu)])
-def test_it_tells_how_long_it_waited_for_images(device):
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def waited(device, idle_s=0.0):
+    """Seconds, of three items that take 1, 20 and 20 to read and 100 to compute."""
+    clock = Clock()
+
+    class Event(pretended.Event):
+        def elapsed_time(self, other):
+            return 1e3 * idle_s  # from the end of one batch to the beginning of the next
+
     def read():
-        for _ in range(3):
-            time.sleep(0.02)
+        for seconds in (1, 20, 20):
+            clock.now += seconds
             yield Item(torch.zeros(1))
 
     def compute(images):
-        time.sleep(0.2)
+        clock.now += 100
         return {}
 
-    with pretended_gpu() if device == CUDA else nullcontext():
+    gpu = pretended_gpu() if device == CUDA else nullcontext()
+    with patch("time.perf_counter", clock), gpu, patch.object(torch.cuda, "Event", Event):
         ahead = OneAhead(read(), compute, device)
         assert len(list(ahead)) == 3
-    assert 0.06 <= ahead.waited_s < 0.5
+    return ahead.waited_s
+
+
+def test_it_tells_how_long_it_waited_for_images():
+    assert waited(CPU) == 41
 
 
 @no_gpu
-def test_a_gpu_that_is_busy_does_not_wait():
-    class Busy(pretended.Event):
-        def elapsed_time(self, other):
-            return 0.0  # from the end of one batch to the beginning of the next
+def test_a_gpu_waits_only_while_it_has_nothing_to_do():
+    assert waited(CUDA) == 1
+    assert waited(CUDA, idle_s=5) == 11
+    assert waited(CUDA, idle_s=30) == 41  # the rest of it is not for images
+
+
+@pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=no_gpu)])
+def test_what_was_read_before_an_error_is_used(device):
+    def read():
+        yield Item(torch.tensor([1]))
+        raise OSError("the second")
+
+    used = []
+
+    def use(ahead):
+        for _, found in ahead:
+            used.append(found["x"].item())
+
+    gpu = pretended_gpu() if device == CUDA else nullcontext()
+    with gpu, pytest.raises(OSError, match="the second"):
+        use(OneAhead(read(), lambda x: {"x": x}, device))
+    assert used == [1]
+
+
+@pytest.mark.parametrize("where", ["compute", "use"])
+def test_the_reader_ends_with_whoever_gives_up(where):
+    """While the error is under way, not when it is forgotten: a reader may have workers."""
+    closed = []
 
     def read():
-        for seconds in (0.01, 0.2, 0.2):
-            time.sleep(seconds)
-            yield Item(torch.zeros(1))
+        try:
+            for _ in range(3):
+                yield Item(torch.zeros(1))
+        finally:
+            closed.append(True)
 
-    with pretended_gpu(), patch.object(torch.cuda, "Event", Busy):
-        ahead = OneAhead(read(), lambda _: {}, CUDA)
-        assert len(list(ahead)) == 3
-    assert 0.01 <= ahead.waited_s < 0.3
+    def fail(here):
+        if here == where:
+            raise RuntimeError(where)
+        return {}
+
+    def run():
+        for _ in OneAhead(read(), lambda _: fail("compute"), CPU):
+            fail("use")
+
+    try:
+        run()
+    except RuntimeError:
+        assert closed
+    assert closed
 
 
 def test_features_are_those_of_the_cpu():

@@ -69,6 +69,7 @@ def test_a_dry_run_looks_at_a_few_images_and_writes_nothing(run, tmp_path, monke
         (["evaluations=[knn]", "++trunk.depth=34"], "trunk"),
         (["evaluations=[knn]", "++evaluations.knn.layer=res9"], "no layer 'res9'"),
         (["evaluations=[]"], "evaluations: none given"),
+        (["evaluations=[knn]", "hooks=[diagnose]", "++hooks.diagnose.patience=0"], "patience"),
     ],
 )
 def test_a_dry_run_finds_what_would_stop_the_evaluation(run, words, message):

@@ -40,21 +40,32 @@ class OneAhead(Generic[T]):
         self.on_gpu = device.type == "cuda"
         self.waited_s = self.read_s = 0.0
         self.last: Any = None  # when the GPU was through with the item before
+        self.error: Exception | None = None  # of reading; what was read before it is used first
 
     def __iter__(self) -> Iterator[tuple[T, Results]]:
         started = deque()
-        for item in iter(self._read, None):
-            started.append(self._start(item))
-            if len(started) > self.on_gpu:
+        try:
+            for item in iter(self._read, None):
+                started.append(self._start(item))
+                if len(started) > self.on_gpu:
+                    yield self._finish(*started.popleft())
+            while started:
                 yield self._finish(*started.popleft())
-        while started:
-            yield self._finish(*started.popleft())
+            if self.error:
+                raise self.error
+        finally:  # a generator that has workers stops them, also if whoever uses this gives up
+            getattr(self.items, "close", lambda: None)()
 
     def _read(self) -> T | None:
+        """The next item; None after the last, and after an error, which waits for its turn."""
         start = time.perf_counter()
-        item = next(self.items, None)
-        self.read_s = time.perf_counter() - start
-        return item
+        try:
+            return next(self.items, None)
+        except Exception as error:
+            self.error = error
+            return None
+        finally:
+            self.read_s = time.perf_counter() - start
 
     def _start(self, item: T) -> tuple[T, Results, float, Any, Any]:
         """On a GPU nothing here waits: pinned memory is copied from, and to, beside the host."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.table import Table
 from vissl_lite.config import Config
 from vissl_lite.data.fast import FastViews
 from vissl_lite.engine.bench import labelled_views
+from vissl_lite.engine.build import build_hooks
 from vissl_lite.engine.evaluate import Evaluations, set_up
-from vissl_lite.engine.features import LabelledImages, evaluating
+from vissl_lite.engine.features import Chunk, LabelledImages, Target, evaluating
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.model import SSLModel
 
@@ -23,8 +25,9 @@ def dry_evaluation(config: Config) -> None:
     """Prints what would be evaluated, and the sizes; nothing is written.
 
     Raises:
-        ConfigError: whatever would stop the real evaluation at its start.
+        ConfigError: whatever would stop the real evaluation at its start, but for its loggers.
     """
+    build_hooks(config)
     evaluations, model, numerics, notes = set_up(config, Path())
     evaluations.check(evaluations.bench(model, numerics, note=notes.append))
     table, labelled = sizes(), config.labelled
@@ -44,13 +47,18 @@ def dry_evaluation(config: Config) -> None:
 
 @torch.no_grad()
 def _features(evaluations: Evaluations, model: SSLModel, numerics: Numerics) -> torch.Tensor:
-    """[B, D] of the first labelled images."""
+    """[B, D] of those of the first images that can be read, with labels, tags or neither."""
     views = FastViews(labelled_views(evaluations.config.labelled), on_device=False)
     source, device = evaluations.sources["train"], evaluations.device
-    chunk = LabelledImages(source, views)[range(min(IMAGES, len(source)))]
+    first, targets = range(min(IMAGES, len(source))), get_args(Target)
+    chunk = max((LabelledImages(source, views, t)[first] for t in targets), key=_size)
     with evaluating(model), numerics.autocast(device):
         found = model.layer_features(chunk.images_BHWC.to(device), [model.layer])
     return found[model.layer]
+
+
+def _size(chunk: Chunk) -> int:
+    return len(chunk.index_B)
 
 
 def sizes() -> Table:

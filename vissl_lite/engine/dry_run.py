@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vissl_lite.config import Config, Sampler
 from vissl_lite.data.batch import Batch
-from vissl_lite.engine.build import build_model, build_source
+from vissl_lite.engine.build import build_hooks, build_model, build_source
 from vissl_lite.engine.dry_evaluation import count, dry_evaluation, sizes
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.parts import Parts
@@ -31,10 +31,11 @@ def dry_run(config: Config) -> None:
     Where the images of a training are not on this machine it makes some up, and says so.
 
     Raises:
-        ConfigError: whatever else would stop the real run at its start.
+        ConfigError: whatever else would stop the real run at its start, but for its loggers.
     """
     if not config.train.epochs:
         return dry_evaluation(config)
+    build_hooks(config)
     config, missing = with_images(config)
     with torch.device("meta"):
         parameters = count(build_model(config, build_source(config).num_classes))
