@@ -1,5 +1,7 @@
 """The scale of fp16: where it lives, and that processes agree on the steps to leave out."""
 
+from itertools import product
+
 import torch
 from torch import nn
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
@@ -19,8 +21,8 @@ def test_the_scale_of_fp16_lives_with_the_gradients():
     assert p.tolist() == [0.75, 0.75]
 
 
-def leave_out(rank, world, where):
-    """A plain parameter, two on meshes of their own; one process has an infinite gradient once."""
+def leave_out(rank, world, where, on_all):
+    """A plain parameter, two on meshes of their own; one process, or all, have an infinity once."""
     one, other = (DeviceMesh("cpu", [0, 1], mesh_dim_names=(name,)) for name in ("a", "b"))
     values = torch.arange(4.0)
     parameters = {
@@ -34,7 +36,7 @@ def leave_out(rank, world, where):
     for infinite in (True, False):
         for name, p in parameters.items():
             p.grad = torch.ones_like(p) * scaler.get_scale()
-            if infinite and name == where and rank == 1:
+            if infinite and name == where and (rank == 1 or on_all):
                 grad = p.grad if name == "plain" else p.grad.to_local()
                 grad[-1] = torch.inf
         scaler.unscale_(optimizer)
@@ -45,7 +47,22 @@ def leave_out(rank, world, where):
 
 
 def test_all_processes_leave_out_a_step_that_is_not_finite_on_one(ranks):
-    for where in ("plain", "one", "other"):
-        for left_out, done in ranks(2)(leave_out, where):
+    for where, on_all in product(("plain", "one", "other"), (False, True)):
+        for left_out, done in ranks(2)(leave_out, where, on_all):
             assert left_out == [8.0, *3 * [[0.0, 1.0, 2.0, 3.0]]]
             assert done == [8.0, *3 * [[-1.0, 0.0, 1.0, 2.0]]]
+
+
+def step_fused(rank, world):
+    p = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([p], lr=1.0, fused=True)
+    scaler = Scaler(True, torch.device("cpu"))
+    p.grad = torch.full((2,), torch.inf)
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    return p.tolist()
+
+
+def test_a_fused_optimizer_leaves_out_what_is_infinite_on_all(ranks):
+    assert ranks(2)(step_fused) == [[1.0, 1.0], [1.0, 1.0]]

@@ -37,5 +37,5 @@ class Scaler(torch.amp.GradScaler):
         for dtype in {grad.dtype for grad in grads}:
             alike = [grad for grad in grads if grad.dtype == dtype]
             torch._amp_foreach_non_finite_check_and_unscale_(alike, found_inf, inv_scale)
-        found_inf = all_reduce_sum(found_inf)
+        found_inf = all_reduce_sum(found_inf).clamp_(max=1.0)  # fused optimizers ask for a 1
         return {found_inf.device: found_inf}
