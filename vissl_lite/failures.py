@@ -59,6 +59,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def unreadable(word: str) -> str:
+    """What is said of a word of the command line that Hydra's grammar does not know."""
     return f"{word} cannot be read; {_READABLE}"
 
 

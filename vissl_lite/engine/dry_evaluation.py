@@ -14,7 +14,7 @@ from vissl_lite.data.fast import FastViews
 from vissl_lite.engine.bench import labelled_views
 from vissl_lite.engine.build import build_hooks
 from vissl_lite.engine.evaluate import Evaluations, set_up
-from vissl_lite.engine.features import Chunk, LabelledImages, Target, evaluating
+from vissl_lite.engine.features import LabelledImages, Target, evaluating
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.model import SSLModel
 
@@ -51,14 +51,11 @@ def _features(evaluations: Evaluations, model: SSLModel, numerics: Numerics) -> 
     views = FastViews(labelled_views(evaluations.config.labelled), on_device=False)
     source, device = evaluations.sources["train"], evaluations.device
     first, targets = range(min(IMAGES, len(source))), get_args(Target)
-    chunk = max((LabelledImages(source, views, t)[first] for t in targets), key=_size)
+    chunks = [LabelledImages(source, views, target)[first] for target in targets]
+    chunk = max(chunks, key=lambda chunk: len(chunk.index_B))
     with evaluating(model), numerics.autocast(device):
         found = model.layer_features(chunk.images_BHWC.to(device), [model.layer])
     return found[model.layer]
-
-
-def _size(chunk: Chunk) -> int:
-    return len(chunk.index_B)
 
 
 def sizes() -> Table:
