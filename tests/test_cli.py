@@ -290,6 +290,8 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
         "run_dir: here holds a run with another config: optimizer.lr is 0.005 there and 0.3 here"
         in other.stderr.replace(f"{tmp_path}/", "")
     )
+    began = yaml.safe_load((tmp_path / "here" / ".hydra" / "overrides.yaml").read_text())
+    assert not any("lr=0.3" in word for word in began)
 
 
 def test_a_folder_that_is_named_as_those_of_sweeps_is_resumed(tmp_path):
@@ -299,6 +301,8 @@ def test_a_folder_that_is_named_as_those_of_sweeps_is_resumed(tmp_path):
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line).get("step") for line in lines if '"train"' in line] == [1, 2, 3]
+    began = yaml.safe_load((tmp_path / folder / ".hydra" / "overrides.yaml").read_text())
+    assert began[0] == "config=quickstart"
 
 
 def test_a_mistake_that_shows_late_leaves_the_run_dir_free(tmp_path):

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vissl_lite import from_run
 from vissl_lite.choices import chosen, concerns, is_group, keyed_groups, unknown_choices
 from vissl_lite.config import Config, check
+from vissl_lite.engine.journal import has_begun
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import unreadable
 from vissl_lite.parallel.process import (
@@ -33,6 +34,8 @@ from vissl_lite.plugins import (
 )
 from vissl_lite.schema import plain
 from vissl_lite.switched import switched
+
+KEEP_WORDS = "hydra.output_subdir=null"  # those that began a run stay in its .hydra, for its report
 
 
 def is_sweep(args: Sequence[str]) -> bool:
@@ -123,7 +126,7 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
         _check_slurm(value, args)
         return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
     if key == "run_dir":
-        return [f"hydra.run.dir={value if is_sweep(args) else from_run.quoted(value)}"]
+        return _run_dir(value, args)
     if _names_file(word):
         return _config_file(Path(value))
     if key == "config":
@@ -171,7 +174,14 @@ def _resume(run_dir: Path) -> list[str]:
             + ("" if siblings else "; give the folder that the run printed, under runs/")
         )
     where = f"hydra.run.dir={from_run.quoted(str(run_dir))}"
-    return [*_config_file(run_dir / "config.yaml"), where, "++resume=true"]
+    return [*_config_file(run_dir / "config.yaml"), where, KEEP_WORDS, "++resume=true"]
+
+
+def _run_dir(value: str, args: Sequence[str]) -> list[str]:
+    if is_sweep(args):
+        return [f"hydra.run.dir={value}"]
+    where = f"hydra.run.dir={from_run.quoted(value)}"
+    return [where, KEEP_WORDS] if has_begun(Path(value.strip("'\""))) else [where]
 
 
 def _config_file(file: Path) -> list[str]:
