@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import vissl_lite
-from vissl_lite.engine.weights import saved_config
 from vissl_lite.export.subject import Subject
+from vissl_lite.report.runs import Run
 
 
 def model_card(subject: Subject, name: str, library: str, usage: str) -> str:
@@ -60,34 +58,21 @@ def _training(subject: Subject) -> list[str]:
     rows = {"trunk": f"{subject.config['name']}: {settings}"}
     if subject.run is None:
         return [_table(("", ""), rows.items()), "The weights do not belong to a known run."]
-    config = saved_config(subject.run)
+    run = Run.read(subject.run)
     rows |= {
-        "recipe": config["recipe"],
-        "loss": config["loss"]["name"],
-        "images": config["data"]["source"]["name"],
-        "epochs": config["train"]["epochs"],
-        "batch size": config["train"]["batch_size"],
+        "recipe": run.tree["recipe"],
+        "loss": run.tree["loss"]["name"],
+        "images": run.tree["data"]["source"]["name"],
+        "epochs": run.tree["train"]["epochs"],
+        "batch size": run.tree["train"]["batch_size"],
     }
-    command = _command(subject.run)
-    return [_table(("", ""), rows.items()), *([f"    {command}"] if command else [])]
-
-
-def _command(run: Path) -> str:
-    """What was typed, where Hydra has kept it."""
-    kept = run / ".hydra" / "overrides.yaml"
-    return shlex.join(["vissl-lite", *yaml.safe_load(kept.read_text())]) if kept.is_file() else ""
+    return [_table(("", ""), rows.items()), *([f"    {run.command}"] if run.command else [])]
 
 
 def _evaluation(run: Path | None) -> str:
     """The last values of every evaluation in the run."""
-    log = run / "metrics.jsonl" if run else None
-    if log is None or not log.is_file():
-        return "Not evaluated."
-    last: dict[str, dict[str, Any]] = {}
-    for line in log.read_text().splitlines(keepends=True):
-        record = json.loads(line) if line.endswith("\n") else {}  # the last may be in the writing
-        if record.get("kind") == "eval":
-            last[record["name"]] = record
+    every = Run.read(run).kind("eval") if run else []
+    last = {record["name"]: record for record in every}
     rows = [
         (name, metric, f"{float(value):.4f}", record["step"])
         for name, record in last.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ UNEQUAL_ANYWAY = ("resume",)
 
 def about(run: Run) -> Html:
     """One run."""
-    command = tag("p", "Command: ", tag("code", command_of(run))) if run.words else None
+    command = tag("p", "Command: ", tag("code", run.command)) if run.command else None
     rows = [[name, value] for name, value in facts(run).items() if value]
     entries = [[_key(k), _value(v)] for k, v in sorted(flat(run.tree).items())]
     config = table("The config", ["key", "value"], entries)
@@ -83,11 +82,6 @@ def facts(run: Run) -> dict[str, str]:
         "versions": versions,
         "folder": tag("code", run.folder),  # breaks anywhere
     }
-
-
-def command_of(run: Run) -> str:
-    """As it can be given again."""
-    return shlex.join(["vissl-lite", *run.words])
 
 
 def _length(start: dict[str, Any]) -> str:

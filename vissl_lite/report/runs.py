@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,6 +141,11 @@ class Run:
         file = self.folder / ".hydra" / "overrides.yaml"
         found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
         return [str(word).removeprefix("++") for word in found or []]
+
+    @property
+    def command(self) -> str:
+        """As it can be given again; "" where it is not known."""
+        return shlex.join(["vissl-lite", *self.words]) if self.words else ""
 
     @property
     def versions(self) -> dict[str, str]:
