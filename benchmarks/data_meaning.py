@@ -2,8 +2,8 @@
 
     python benchmarks/data_meaning.py [--images 10000] [--photographs 500]
         [--only transforms,moments,knn] [--seeds 3] [--first-seed 0] [--epochs 3]
-        [--per-class 2000] [--width 0.25] [--batch 128] [--at-once 2]
-        [--arms reference,memory,worker]
+        [--per-class 2000] [--width 0.25] [--batch 128] [--precision fp32] [--at-once 2]
+        [--arms reference,memory,worker] [--out DIR]
 
 transforms
          Every transform by itself, of 40 photographs: what its forms for a worker and for a batch
@@ -23,9 +23,12 @@ moments  Views of CIFAR-10 (simclr_cifar), of photographs (swav) and of photogra
 knn      SimCLR on CIFAR-10 by each arm, so many seeds each; kNN accuracy (k 200, T 0.1). Arms:
          reference; memory, the fast back end with images in memory; worker, the fast back end with
          colours by OpenCV where images are decoded. All are compared with the first.
-         Not the recipe pretrain/simclr/resnet18_cifar10_200ep but a small relative of it, for a
-         CPU: ResNet-18 of a part of its width, few images, epochs and images per step, fp32.
-         One thread per run, --at-once runs beside each other.
+         Unless told otherwise not the recipe pretrain/simclr/resnet18_cifar10_200ep but a small
+         relative of it, for a CPU: ResNet-18 of a part of its width, few images, epochs and images
+         per step, fp32. The recipe's network and images for one epoch, as in cifar10_cpu.sh:
+         --width 1 --per-class 5000 --batch 64 --epochs 1 --precision bf16
+         One thread per run, --at-once runs beside each other. What is done in --out is not done
+         again.
 
 Archives: `$VISSL_LITE_DATA`.
 """
@@ -36,6 +39,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -246,7 +250,7 @@ def compared(base: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def knn(options: argparse.Namespace) -> None:
     """Prints a row per seed, and what they say together."""
     with tempfile.TemporaryDirectory() as kept, ThreadPoolExecutor(options.at_once) as pool:
-        folder = Path(kept)
+        folder = Path(options.out or kept).resolve()
         unpack_cifar(folder / "images", train=options.per_class, test=1000)
         arms = options.arms.split(",")
         seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -257,7 +261,7 @@ def knn(options: argparse.Namespace) -> None:
     print(
         f"\nSimCLR, ResNet-18 of {options.width:g} of its width, CIFAR stem;"
         f" {options.per_class} train images per class, {options.epochs:g} epochs,"
-        f" {options.batch} images per step, fp32; kNN of 10,000 test images;"
+        f" {options.batch} images per step, {options.precision}; kNN of 10,000 test images;"
         f" untrained {done[0][0]:.2%}; {minutes:.0f} minutes"
     )
     print(
@@ -297,8 +301,13 @@ def trained(
     """kNN accuracy before and after a run, and its seconds."""
     seed, arm = cell
     run_dir, start = folder / f"{arm}_{seed}", time.perf_counter()
+    result = run_dir.with_suffix(".json")
+    if result.is_file():
+        return tuple(json.loads(result.read_text()))
+    shutil.rmtree(run_dir, ignore_errors=True)
     words = [RECIPE, f"run_dir={run_dir}", f"seed={seed}", *ARMS[arm]]
-    words += ["hooks=[evaluate]", "loggers=[jsonl]", "precision=fp32", "device=cpu"]
+    words += ["hooks=[evaluate]", "loggers=[jsonl]", "device=cpu"]
+    words += [f"precision={options.precision}"]
     words += ["memory.memory_format=channels_last", "data.workers=0"]
     words += [f"trunk.width_multiplier={options.width}", f"train.batch_size={options.batch}"]
     words += [f"train.epochs={options.epochs}", f"hooks.evaluate.every_epochs={options.epochs}"]
@@ -308,7 +317,9 @@ def trained(
     subprocess.run(run, check=True, env=environment, stdout=subprocess.DEVNULL)
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     accuracy = [record["top1"] for record in lines if record["kind"] == "eval"]
-    return accuracy[0], accuracy[-1], time.perf_counter() - start
+    found = accuracy[0], accuracy[-1], time.perf_counter() - start
+    result.write_text(json.dumps(found))
+    return found
 
 
 def main() -> None:
@@ -324,6 +335,8 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=2000, help="training images")
     parser.add_argument("--width", type=float, default=0.25, help="of the ResNet-18")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--precision", default="fp32", help="of the training")
+    parser.add_argument("--out", help="folder of the runs, kept")
     parser.add_argument("--at-once", type=int, default=2, help="runs")
     parser.add_argument("--arms", default=",".join(ARMS))
     options = parser.parse_args()
