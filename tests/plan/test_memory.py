@@ -1,11 +1,14 @@
 """The replayed peak against torch's FSDPMemTracker, which runs the sharded model itself."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from plan.small_plans import regnet_swav
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group as fsdp_engine
 
 from vissl_lite.engine import build
 from vissl_lite.parallel import wrap
@@ -16,6 +19,7 @@ from vissl_lite.plan.subject import Subject
 from vissl_lite.plan.trace import Event, Trace
 
 IMAGES = 8
+COLLECTIVES = ("foreach_all_gather", "foreach_reduce")
 
 
 def tracked_peak(subject: Subject, strategy: str, world: int, shard: int, mode: str) -> int:
@@ -107,6 +111,29 @@ def test_split_convolutions():
     assert expected * 0.98 < ours.peak - inputs < expected * 1.1
 
 
+@pytest.mark.parametrize(("strategy", "mode"), [("zero3", "block"), ("zero2", "none")])
+def test_as_many_collectives_as_the_engine(strategy, mode, monkeypatch):
+    """In a step of two micro-batches: weights are gathered for each, gradients leave once."""
+    subject = Subject(regnet_swav(), "bf16", 4)
+    setting = Setting(strategy, 4, 4, low=2, state=1.0, scratch=0.0, accumulate=2)
+    ours = cost(subject.trace(mode, IMAGES, gathered=True), subject.layout, setting)
+    calls = [Mock(wraps=getattr(fsdp_engine, name)) for name in COLLECTIVES]
+    for name, call in zip(COLLECTIVES, calls):
+        monkeypatch.setattr(fsdp_engine, name, call)
+    with fake_world(4):
+        mesh = init_device_mesh("cpu", (4,))
+        model, loss = subject.build(mode)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            materialise(model, {})
+            materialise(loss, {})
+            shard_in_place(subject, model, mesh, strategy)
+            batch = fake_batch(subject.sizes, IMAGES)
+            with wrap.accumulating(model):
+                backward(model, loss, batch)
+            backward(model, loss, batch)
+    assert sum(call.call_count for call in calls) == ours.traffic.shard_calls
+
+
 # ------------------------------------------------------------------ by hand
 
 
@@ -146,6 +173,15 @@ def test_zero2_gathers_once():
     zero3 = cost(trace, layout, Setting("zero3", **setting)).traffic.shard
     zero2 = cost(trace, layout, Setting("zero2", **setting)).traffic.shard
     assert zero3 - zero2 == pytest.approx(2 * 800 * 3 / 4)
+
+
+def test_micro_batches_gather_each_and_scatter_once():
+    trace, layout = one_unit(rows=8)
+    setting = {"world": 8, "shard": 4, "low": 2, "state": 1.0, "scratch": 0.0}
+    found = cost(trace, layout, Setting("hsdp", **setting, accumulate=3)).traffic
+    gathered, scattered = 2 * 2 * 800 * 3 / 4, 4 * 800 * 3 / 4
+    assert found.shard == pytest.approx(3 * gathered + scattered)
+    assert (found.shard_calls, found.replicate_calls) == (3 * 2 + 1, 1)
 
 
 def test_reference_ddp_holds_everything():

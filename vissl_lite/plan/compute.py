@@ -41,7 +41,7 @@ def step_time(
     Args:
         trained: trainable values on this process.
     """
-    bandwidth, micro = device.bandwidth * 1e9, setting.accumulate
+    bandwidth = device.bandwidth * 1e9
     roof = trace.flops / (device.tflops * 1e12) + trace.moved / bandwidth
     wire = _wire(traffic.shard, traffic.shard_calls, setting.shard, False, device)
     wire += _wire(
@@ -50,7 +50,7 @@ def step_time(
     waits = _wire(traffic.norm, traffic.norm_calls, setting.norm_ranks, False, device)
     waits += _wire(traffic.loss, traffic.loss_calls, setting.world, False, device)
     update = TOUCHES * FP32 * trained / bandwidth / device.share
-    return Time(micro * roof / device.share, wire, micro * waits, update)
+    return Time(setting.accumulate * roof / device.share, wire, waits, update)
 
 
 def _wire(size: float, calls: int, ranks: int, one_per_machine: bool, device: Device) -> float:

@@ -140,13 +140,13 @@ class _Replay:
             self.candidate({}, gradients=FP32 * self.trained, optimizer=scratch)
 
     def traffic(self) -> Traffic:
-        calls, sent = self.trace.calls, self.trace.sent
+        calls, sent, micro = self.trace.calls, self.trace.sent, self.setting.accumulate
         norm, world = self.setting.norm_ranks, self.setting.world
         return Traffic(
-            norm=sent[ACTIVATIONS] * (norm - 1) / norm,
-            loss=sent[LOSS] * (world - 1) / world,
-            norm_calls=calls[ACTIVATIONS],
-            loss_calls=calls[LOSS],
+            norm=micro * sent[ACTIVATIONS] * (norm - 1) / norm,
+            loss=micro * sent[LOSS] * (world - 1) / world,
+            norm_calls=micro * calls[ACTIVATIONS],
+            loss_calls=micro * calls[LOSS],
         )
 
 
@@ -190,7 +190,7 @@ class _Sharded(_Replay):
         self.order: list[int] = []  # of the forward; a part of a unit runs once per resolution
         self.places: defaultdict[int, list[int]] = defaultdict(list)  # in that order
         self.done: set[int] = set()
-        self.received, self.calls, self.summed, self.sums = 0.0, 0, 0.0, 0
+        self.bytes, self.calls = Counter[str](), Counter[str]()
 
     def run(self) -> None:
         micro = self.setting.accumulate > 1
@@ -220,8 +220,7 @@ class _Sharded(_Replay):
         ranks, size = self.setting.shard, self._size(index)
         if ranks > 1 and size:
             self.flat[index] = size
-            self.received += size * (ranks - 1) / ranks
-            self.calls += 1
+            self._send("gather", size * (ranks - 1) / ranks)
             cast = size / ranks if self.group(index).low and self.setting.low < FP32 else 0
             self._candidate(live, cast)
 
@@ -270,11 +269,9 @@ class _Sharded(_Replay):
         if index not in self.done:  # a second gradient is added to the first
             self.reduced += group.shard(ranks, trainable=True)
         self.done.add(index)
-        self.received += self.scattered * (ranks - 1) / ranks
-        self.calls += ranks > 1 and self.scattered > 0
+        self._send("scatter", self.scattered * (ranks - 1) / ranks)
         copies = self.setting.world // ranks
-        self.summed += 2 * (copies - 1) / copies * FP32 * group.shard(ranks, trainable=True)
-        self.sums += copies > 1 and self.scattered > 0
+        self._send("sum", 2 * (copies - 1) / copies * FP32 * group.shard(ranks, trainable=True))
 
     def _end_backward(self, index: int, live: Bytes) -> None:
         for late in [*(i for i in range(len(self.layout.groups)) if i not in self.done), index]:
@@ -282,11 +279,17 @@ class _Sharded(_Replay):
         self.gathered.clear()
         self.flat.clear()
 
+    def _send(self, what: str, size: float) -> None:
+        self.bytes[what] += size
+        self.calls[what] += size > 0
+
     def traffic(self) -> Traffic:
+        """Weights are gathered for every micro-batch, gradients leave after the last."""
+        micro, sent, calls = self.setting.accumulate, self.bytes, self.calls
         return replace(
             super().traffic(),
-            shard=self.received,
-            replicate=self.summed,
-            shard_calls=self.calls,
-            replicate_calls=self.sums,
+            shard=micro * sent["gather"] + sent["scatter"],
+            replicate=sent["sum"],
+            shard_calls=micro * calls["gather"] + calls["scatter"],
+            replicate_calls=calls["sum"],
         )
