@@ -190,7 +190,8 @@ class _Sharded(_Replay):
         self.order: list[int] = []  # of the forward; a part of a unit runs once per resolution
         self.places: defaultdict[int, list[int]] = defaultdict(list)  # in that order
         self.done: set[int] = set()
-        self.bytes, self.calls = Counter[str](), Counter[str]()
+        self.bytes: defaultdict[str, float] = defaultdict(float)
+        self.calls: Counter[str] = Counter()
 
     def run(self) -> None:
         micro = self.setting.accumulate > 1
