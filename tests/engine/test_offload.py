@@ -47,7 +47,7 @@ def settings(*words):
 
 def run(config, folder):
     """The trainer at its end, and the policies that FSDP2 was given."""
-    refused = patch("vissl_lite.engine.strategy.refused", return_value=[])
+    refused = patch("vissl_lite.engine.combinations.refused", return_value=[])
     scaler = patch("vissl_lite.engine.parts.Scaler", partial(Scaler, init_scale=16.0))
     sharding = patch("vissl_lite.parallel.wrap.fully_shard", wraps=fully_shard)
     with refused, scaler, sharding as calls:

@@ -148,3 +148,5 @@ def test_mistakes_in_overrides_come_together():
         "param_groups.overrides['heads.*']: unknown key 'lr_scael'; did you mean 'lr_scale'?"
         " accepted: lr_scale, weight_decay",
     ]
+    with pytest.raises(ConfigError, match="unknown key 'rate'; accepted: lr_scale, weight_decay"):
+        param_groups(Model(), 1.0, 0.1, overrides={"heads.*": {"rate": 0.1}})

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from plan.small_plans import regnet_swav
+from training import small
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.plan.devices import DEVICES
@@ -120,6 +121,11 @@ def test_a_batch_that_does_not_divide():
 def test_micro_batches_that_do_not_divide():
     with pytest.raises(ConfigError, match="into 4 micro-batches"):
         make_plan(regnet_swav("++train.accumulate=4"), 1, "a100-80gb", DEVICE, [6])
+
+
+def test_heads_by_their_name_alone():
+    plan = make_plan(small("++heads=[linear]", "loss=cross_entropy"), 1, "a100-80gb", DEVICE, [8])
+    assert all(cell.fits for cell in plan.cells)
 
 
 def test_machines_that_do_not_divide_the_gpus_leave_hsdp_out():

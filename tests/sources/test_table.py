@@ -224,6 +224,8 @@ def test_arrow(rows, tmp_path, kind, struct):
     assert [s.tags for s in Table(str(path), tags="tags")] == [[1, 2], [], [2, 2, 0], [0]] * 10
     with pytest.raises(ConfigError, match=r"no column 'lable'; did you mean 'label'"):
         Table(str(path), label="lable")
+    with pytest.raises(ConfigError, match=r"no column 'zzz'; columns: image"):
+        Table(str(path), label="zzz")
 
 
 def test_broken_arrow(tmp_path):

@@ -71,3 +71,7 @@ def test_mistakes(tmp_path):
         Torchvision("FakeData")
     with pytest.raises(ConfigError, match=r"no parameter 'sizes'; did you mean 'size'"):
         Torchvision("FakeData", split=None, options={"sizes": 3})
+    with pytest.raises(ConfigError, match=r"no parameter 'zzz'; accepted: size, "):
+        Torchvision("FakeData", split=None, options={"zzz": 3})
+    with pytest.raises(ConfigError, match=r"no dataset 'zzz'; known: "):
+        Torchvision("zzz")

@@ -102,7 +102,7 @@ def _check(overrides: Mapping[str, Mapping[str, float]], names: list[str]) -> No
         if not any(fnmatchcase(name, pattern) for name in names):
             problems.append(f"{place}: matches no parameter{did_you_mean(pattern, names)}")
         problems += [
-            f"{place}: unknown key {key!r}{did_you_mean(key, _SETTINGS)}"
+            f"{place}: unknown key {key!r}{did_you_mean(key, _SETTINGS) or ';'}"
             f" accepted: {', '.join(_SETTINGS)}"
             for key in values
             if key not in _SETTINGS

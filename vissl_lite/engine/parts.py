@@ -14,10 +14,11 @@ from vissl_lite.data.choose import make_dataset
 from vissl_lite.data.loader import Loader, choose_workers
 from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
+from vissl_lite.engine.combinations import check_processes
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
 from vissl_lite.engine.scaler import Scaler
-from vissl_lite.engine.strategy import check_processes, choose_strategy, stand_in
+from vissl_lite.engine.strategy import choose_strategy, stand_in
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing

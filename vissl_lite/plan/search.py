@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 
 from vissl_lite.config import Config
-from vissl_lite.engine.strategy import accepted
+from vissl_lite.engine.combinations import accepted, shards_classes
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import check_groups
 from vissl_lite.layers.unit import Checkpointing
@@ -290,6 +290,6 @@ def _notes(config: Config, world: int, device: Device, strategies: Sequence[Stra
         notes.append("compile=true is not modelled: memory and time are those of eager execution")
     if config.train.grad_cache:
         notes.append("train.grad_cache is not modelled: activations are those of the whole batch")
-    if any(head.get("shard_classes") for head in config.heads):
+    if shards_classes(config):
         notes.append("shard_classes: traffic of features and scores is not counted")
     return notes

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vissl_lite.config import Config, check
-from vissl_lite.engine.strategy import accepted
+from vissl_lite.engine.combinations import accepted
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel.mesh import Strategy

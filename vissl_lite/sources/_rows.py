@@ -91,7 +91,7 @@ def _check(where: Any, columns: list[str], header: Any) -> None:
     for column in columns:
         if column not in header:
             raise ConfigError(
-                f"table: {where} has no column {column!r}{did_you_mean(column, header)}"
+                f"table: {where} has no column {column!r}{did_you_mean(column, header) or ';'}"
                 f" columns: {', '.join(header)}"
             )
 

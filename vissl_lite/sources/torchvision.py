@@ -85,8 +85,8 @@ def _named(name: str) -> Any:
     known = [key for key, value in vars(datasets).items() if inspect.isclass(value)]
     if name not in known:
         raise ConfigError(
-            f"torchvision.dataset: torchvision has no dataset {name!r}{did_you_mean(name, known)}"
-            f" known: {', '.join(sorted(known))}"
+            f"torchvision.dataset: torchvision has no dataset {name!r}"
+            f"{did_you_mean(name, known) or ';'} known: {', '.join(sorted(known))}"
         )
     return getattr(datasets, name)
 
@@ -108,7 +108,7 @@ def _opened(entry: Any, root: str, download: bool, given: dict[str, Any]) -> Any
     if unknown := [key for key in given if key not in parameters and "kwargs" not in parameters]:
         raise ConfigError(
             f"torchvision.options: {entry.__name__} has no parameter {unknown[0]!r}"
-            f"{did_you_mean(unknown[0], parameters)} accepted: {', '.join(parameters)}"
+            f"{did_you_mean(unknown[0], parameters) or ';'} accepted: {', '.join(parameters)}"
         )
     if "root" in parameters:
         given = {"root": root, **given}
