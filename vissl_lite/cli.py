@@ -30,7 +30,7 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
 from vissl_lite.parallel import launch
-from vissl_lite.parallel.agreement import check_agreement, flat, shortened
+from vissl_lite.parallel.agreement import check_agreement
 from vissl_lite.parallel.launch import Launch
 from vissl_lite.parallel.process import (
     adopt_launcher,
@@ -44,6 +44,7 @@ from vissl_lite.parallel.process import (
 from vissl_lite.parallel.signals import shield_workers
 from vissl_lite.parallel.watchdog import Watchdog
 from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
+from vissl_lite.resumable import check_same
 from vissl_lite.schema import conform, plain
 from vissl_lite.shown import print_config, shows_config
 
@@ -210,15 +211,12 @@ def _is_same_run(tree: Mapping[str, Any], run_dir: Path) -> bool:
     if not (run_dir / "config.yaml").is_file() or not has_begun(run_dir):
         return False
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
-    own, there = flat(tree), flat(saved)
-    keys = sorted((own.keys() | there.keys()) - {"resume", "defaults"})
-    for key in keys:
-        if own.get(key) != there.get(key):
-            values = shortened(there.get(key)), shortened(own.get(key))
-            raise ConfigError(
-                f"run_dir: {run_dir} holds a run with another config: {key} is {values[0]} there"
-                f" and {values[1]} here; take another folder, or go on with resume={run_dir}"
-            )
+    own, there = (
+        {key: value for key, value in t.items() if key not in ("resume", "defaults")}
+        for t in (tree, saved)
+    )
+    other = f"run_dir: {run_dir} holds a run with another config"
+    check_same(own, there, other, f"take another folder, or go on with resume={run_dir}")
     return True
 
 

@@ -159,7 +159,7 @@ class Config:
     schedules: Annotated[dict, SCHEDULES] = field(default_factory=dict)
     lr_scaling: LrScaling = field(default_factory=LrScaling)
     param_groups: ParamGroups = field(default_factory=ParamGroups)
-    teacher_momentum: Share = 0.996  # of the EMA teacher, where the loss asks for one (BYOL)
+    teacher_momentum: Share = 0.996  # of the EMA teacher, where the loss sets `needs_teacher`
     labelled: Labelled = field(default_factory=Labelled)
     train: Train = field(default_factory=Train)
     memory: Memory = field(default_factory=Memory)

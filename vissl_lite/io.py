@@ -1,7 +1,7 @@
-"""The one PathManager: files on this machine, over HTTP, and on S3 where boto3 is installed.
+"""The one PathManager, for weights: from this machine, over HTTP, from S3 where boto3 is installed.
 
-For weights, checkpoints, and text files that are written whole. Images are read by the sources,
-from local paths.
+And writing that a kill or a power failure leaves whole. Images are read by the sources, from local
+paths.
 """
 
 import functools
@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from vissl_lite.errors import ConfigError, did_you_mean
 
@@ -42,20 +42,6 @@ def local_path(uri: str | Path) -> Path:
         return Path(manager.get_local_path(str(uri), cache_dir=str(folder)))
     except OSError as error:
         raise ConfigError(f"{uri}: cannot be fetched ({error}); check the address") from error
-
-
-def open(uri: str | Path, mode: str = "rb") -> IO:
-    """Opens `uri` as the built-in `open` does; what is remote is downloaded first, S3 also written.
-
-    Raises:
-        ConfigError: unknown scheme, writing over HTTP, or the download failed.
-    """
-    scheme = _scheme(uri)
-    if scheme == "s3" and set(mode) & set("wax+"):
-        return _manager(scheme).open(str(uri), mode)
-    if scheme in ("http", "https") and set(mode) & set("wax+"):
-        raise ConfigError(f"{uri}: HTTP cannot be written to; write to a local path")
-    return local_path(uri).open(mode)
 
 
 def _scheme(uri: str | Path) -> str:
@@ -98,10 +84,13 @@ def replace_text(file: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(tmp, file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+def sync(path: Path) -> None:
+    """What was written to a file, or which files are in a folder, survives a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

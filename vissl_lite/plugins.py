@@ -165,11 +165,8 @@ def recipes_in(folder: Path) -> list[str]:
 
 def recipe_files() -> dict[str, Path]:
     """Every recipe by its name, third-party ones included; parents (`_name.yaml`) are left out."""
-    found = {
-        str(file.relative_to(folder / "config").with_suffix("")): file
-        for _, folder in config_folders()
-        for file in (folder / "config").rglob("[!_]*.yaml")
-    }
+    folders = [folder / "config" for _, folder in config_folders()]
+    found = {name: folder / f"{name}.yaml" for folder in folders for name in recipes_in(folder)}
     return dict(sorted(found.items()))
 
 

@@ -32,7 +32,7 @@ def made(source=None, transforms=COLOURS, chosen=None, steps=0, **settings):
 def test_small_images_that_a_source_holds_stay_in_memory():
     dataset, way = made()
     assert isinstance(dataset, MemoryDataset)
-    assert str(way) == ("fast back end, all images on the device (359 images of 8x8 fit in memory)")
+    assert str(way) == ("fast back end, all images in memory (359 images of 8x8 fit in memory)")
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,6 @@ def test_ranks_take_slices_of_the_global_batch(world, start):
 
 
 def test_a_batch_that_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="do not divide evenly over 3 processes; take 9 or 12"):
-        StepSampler(100, 10, 1, start=0, rank=0, world=3)
     with pytest.raises(ConfigError, match="the source has only 8; take at most 8"):
         StepSampler(8, 10, 1, start=0, rank=0, world=1)
 

@@ -111,7 +111,7 @@ class Batch:
         return len(self.index_B)
 
     def pin_memory(self) -> Batch:
-        """For fast copies to a GPU; DataLoader calls it by this name."""
+        """For copies to a GPU that nothing waits for."""
         return self.map(lambda tensor: tensor.pin_memory())
 
     def slice(self, start: int, stop: int) -> Batch:

@@ -45,7 +45,7 @@ class Way:
 
     def __str__(self) -> str:
         place = {
-            "memory": "all images on the device",
+            "memory": "all images in memory",
             "worker": "flips and colours where images are decoded",
             "device": "flips and colours on the device",
         }
@@ -84,15 +84,17 @@ def make_dataset(
         fast = FastViews(views, on_device, linear=config.resize == "linear")
         return ViewDataset(source, fast, order, seed, batch_size if compiled else 0)
 
-    crops = [batch_size * steps * group.count for group in views.groups]
-    pays = any(worth_compiling(device, n, g.size) for n, g in zip(crops, views.groups))
     images = None if config.in_memory is False else held_images(source)
-    way = Way(**chosen) if chosen else None
-    if way is None and (reason := _reason_for_memory(config, images, views)):
-        way = Way("fast", "memory", reason)
-    way = way or _choose_place(config, dataset, device, workers, batch_size, pays)
-    if way.colours != "worker" and not chosen:
-        way = replace(way, compiled=pays)
+    if chosen:
+        way = Way(**chosen)
+    else:
+        crops = [batch_size * steps * group.count for group in views.groups]
+        pays = any(worth_compiling(device, n, g.size) for n, g in zip(crops, views.groups))
+        if reason := _reason_for_memory(config, images, views):
+            way = Way("fast", "memory", reason, compiled=pays)
+        else:
+            way = _choose_place(config, dataset, device, workers, batch_size, pays)
+            way = replace(way, compiled=pays and way.colours == "device")
     if way.colours == "memory":
         place = torch.device("cpu") if device.type == "meta" else device
         compiled_for = batch_size if way.compiled else 0

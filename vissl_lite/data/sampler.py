@@ -83,21 +83,15 @@ class StepSampler(Sampler[Request]):
 
     Args:
         size: images per epoch; what is left over after the last full global batch is dropped.
-        global_batch: images per step of all ranks together.
+        global_batch: images per step of all ranks together; a multiple of `world`.
 
     Raises:
-        ConfigError: the source is smaller than a batch, or the batch does not divide by the ranks.
+        ConfigError: the source is smaller than a batch.
     """
 
     def __init__(
         self, size: int, global_batch: int, total_steps: int, *, start: int, rank: int, world: int
     ):
-        if global_batch % world:
-            raise ConfigError(
-                f"train.batch_size: {global_batch} images do not divide evenly over {world}"
-                f" processes; take {global_batch // world * world or world}"
-                f" or {(global_batch // world + 1) * world}"
-            )
         if size < global_batch:
             raise ConfigError(
                 f"train.batch_size: {global_batch} images per step, but the source has only {size};"

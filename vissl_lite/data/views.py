@@ -50,7 +50,7 @@ class Views:
         """From a list of {size, transforms, count}.
 
         Raises:
-            ConfigError: with everything that `problems` finds.
+            ConfigError: with every mistake in it.
         """
         groups, found = _build(config, where)
         if found:
@@ -150,12 +150,8 @@ class Draws:
         return generator(self.seed, self.epoch, int(self.positions_B[b]), place)
 
 
-def problems(config: Any, where: str = "data.views") -> list[str]:
-    """Every mistake in a list of view groups, each a sentence with its place."""
-    return _build(config, where)[1]
-
-
 def _build(config: Any, where: str) -> tuple[list[ViewGroup], list[str]]:
+    """The groups, and every mistake in them, each a sentence with its place."""
     config = plain(config)
     if not isinstance(config, list) or not config:
         return [], [f"{where}: {config!r} is no list of groups, each with a size and transforms"]

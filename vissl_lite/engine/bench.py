@@ -1,4 +1,7 @@
-"""What evaluations look at: labelled images, and what they look like to a model."""
+"""What evaluations look at: labelled images, and what they look like to a model.
+
+The command `bench`, which measures time and memory, is in profile/.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from torch import Tensor
 import vissl_lite
 from vissl_lite.engine.tensor_files import SaveFailed, begin_write, reason, write_tensors
 from vissl_lite.errors import ConfigError
-from vissl_lite.io import replace_text, sync_folder
+from vissl_lite.io import replace_text, sync
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
 
 
@@ -112,7 +112,7 @@ class Checkpointer:
         files = {file.name: file.stat().st_size for file in sorted(tmp.iterdir())}
         replace_text(tmp / "meta.json", json.dumps(_meta(step) | {"files": files}, indent=2))
         os.rename(tmp, tmp.with_suffix(""))
-        sync_folder(self.folder)
+        sync(self.folder)
         then(tmp.with_suffix(""))
 
     def _own_group(self) -> dist.ProcessGroup | None:

@@ -36,10 +36,11 @@ class Trainer:
     """Trains what a config describes. One visible loop:
 
         for batch in loader:                      # resumable, on the device
+            schedules
             for micro in split(batch):            # gradient accumulation
                 outputs = model(micro.views); loss = objective(outputs, micro)
                 backward(loss)
-            clip; step; schedules; teacher update
+            clip; step; teacher update
             hooks                                 # log, probe, checkpoint, diagnose
 
     Args:
@@ -49,7 +50,7 @@ class Trainer:
     Attributes:
         step: optimizer steps done.
         results: last value of every metric, "loss" and "knn.top1" among them.
-        stop: the signal that ended the training early, if any.
+        stop: hears signals; `stop.reason` says why the training ended early, if it did.
     """
 
     def __init__(self, config: Config, run_dir: Path):
@@ -180,10 +181,10 @@ class Trainer:
     def at_end_of(self, every_epochs: float) -> bool:
         """Whether the step just done is the last of a period of so many epochs."""
         period = every_epochs * self.parts.steps_per_epoch
-        done = (
-            [int(step / period + 1e-9) for step in (self.step - 1, self.step)] if period else [0, 0]
-        )
-        return done[1] > done[0]
+        if not period:
+            return False
+        before, now = (int(step / period + 1e-9) for step in (self.step - 1, self.step))
+        return now > before
 
     # ------------------------------------------------------------------ what is told
 

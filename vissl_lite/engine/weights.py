@@ -118,14 +118,14 @@ def _load_heads(model: SSLModel, weights: Weights) -> str:
     for i, head in enumerate(model.heads):
         given = _below(f"{i}.", weights.heads)
         own = _beginning(head, given)
-        if cut or not own or differences(own, head.state_dict()):
+        if not own or differences(own, head.state_dict()):
             break
         head.load_state_dict(own)
         used += [f"heads.{i}.{name}" for name in own]
-        loaded, cut = (
-            i + 1,
-            f"heads.{i} is the beginning of the file's" if len(own) < len(given) else "",
-        )
+        loaded = i + 1
+        if len(own) < len(given):
+            cut = f"heads.{i} is the beginning of the file's"
+            break
     if not used:
         return "init: heads start from scratch, the file has none that fit"
     left = [name for name in weights.report.ignored.pop("head") if name not in used]

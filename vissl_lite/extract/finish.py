@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from vissl_lite.extract.blocks import UNLABELLED
 from vissl_lite.extract.folder import Folder
 from vissl_lite.extract.journal import Done
-from vissl_lite.io import replace_text
+from vissl_lite.io import replace_text, sync
 from vissl_lite.sources._columns import ColumnWriter, write_strings
 
 NAMES, LABELS, BROKEN = "names", "labels.npy", "broken.txt"
@@ -26,7 +25,7 @@ def finish(folder: Folder, done: Done) -> None:
     _write_labels(folder.path / LABELS, done)
     broken = _write_broken(folder, done)
     for layer in folder.layers:
-        _sync(folder.array_file(layer))
+        sync(folder.array_file(layer))
     folder.write_meta(complete=True, broken=broken)
     for file in done.files:
         file.unlink()
@@ -51,8 +50,3 @@ def _write_broken(folder: Folder, done: Done) -> int:
     ]
     replace_text(folder.path / BROKEN, "".join(lines))
     return len(lines)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

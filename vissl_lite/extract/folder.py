@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vissl_lite.errors import ConfigError
-from vissl_lite.io import replace_text, sync_folder
+from vissl_lite.io import replace_text, sync
 from vissl_lite.resumable import check_same, lock, write_all
 from vissl_lite.sources._columns import File
 
@@ -83,7 +83,7 @@ class Folder:
         tmp = self.path / "features.tmp"
         replace_text(tmp, json.dumps({**self.described, **more}, indent=2) + "\n")
         os.replace(tmp, self.path / META)
-        sync_folder(self.path)
+        sync(self.path)
 
     def read(self, layer: str, block: int) -> bytes:
         """The rows of a block, as they are in the file."""

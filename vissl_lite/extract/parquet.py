@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from vissl_lite.errors import ConfigError
 from vissl_lite.extract.finish import LABELS, NAMES
 from vissl_lite.extract.folder import Folder, check_described
-from vissl_lite.io import sync_folder
+from vissl_lite.io import sync
 from vissl_lite.sources._columns import Column, Strings
 
 ENDING, KEY = ".parquet", b"vissl_lite"
@@ -39,7 +39,7 @@ def convert(folder: Folder, out: Path) -> None:
     with tmp.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(tmp, out)
-    sync_folder(out.parent)
+    sync(out.parent)
 
 
 def _schema(folder: Folder) -> pa.Schema:

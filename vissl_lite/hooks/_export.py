@@ -18,7 +18,7 @@ import vissl_lite
 from vissl_lite import TRUNKS
 from vissl_lite.engine.checkpoint import together
 from vissl_lite.engine.tensor_files import SaveFailed, reason
-from vissl_lite.io import sync_folder
+from vissl_lite.io import sync
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.shards import whole
 
@@ -68,7 +68,7 @@ def _write(file: Path, header: bytes, blocks: Iterator[memoryview]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(tmp, file)
-        sync_folder(file.parent)
+        sync(file.parent)
     except OSError as error:
         tmp.unlink(missing_ok=True)
         raise SaveFailed(f"weights: {file} could not be written; {reason(error)}") from None

@@ -20,6 +20,7 @@ class Hook:
 
         hook.on_start(trainer)                         # everything is built, a resumed state loaded
         for batch in loader:
+            schedules
             for micro in split(batch):
                 outputs = model(micro.views); loss = objective(outputs, micro); backward(loss)
                 hook.after_backward(trainer, outputs, micro)
@@ -49,7 +50,7 @@ class Hook:
         """Every `log_every` steps, before the record goes to the loggers."""
 
     def on_end(self, trainer: Trainer) -> None:
-        """Once after the last step; `trainer.stop_reason` says why, if it came early."""
+        """Once after the last step; `trainer.stop.reason` says why, if it came early."""
 
     def after_evaluations(
         self, run_dir: Path, device: torch.device, note: Callable[[str, str], None]

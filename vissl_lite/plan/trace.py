@@ -229,7 +229,7 @@ def trace_step(
     Args:
         model, loss: on the meta device; they are changed and of no use afterwards.
         groups: modules that are sharded as one, and whether they compute in 16 bit; see
-            `memory.groups_of`.
+            `layout.modules_of`.
         sizes: (crops, pixels) of each view group.
         gathered: weights of groups are in 16 bit, and their gradients go with their group, as
             under FSDP2; otherwise weights are fp32, cast by autocast, and gradients stay.

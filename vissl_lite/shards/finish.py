@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vissl_lite.errors import ConfigError
+from vissl_lite.io import sync
 from vissl_lite.resumable import write_all
 from vissl_lite.shards.journal import Journal
 from vissl_lite.sources._columns import ColumnWriter, bytes_writer, ids_writer, write_strings
@@ -95,12 +96,3 @@ def write_broken(journal: Journal) -> list[tuple[str, str]]:
         lines = "".join(f"{shown(name)}\t{shown(reason)}\n" for name, reason in broken)
         (journal.folder / BROKEN).write_text(lines, encoding="utf-8")
     return broken
-
-
-def sync(path: Path) -> None:
-    """What was written there survives a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
