@@ -206,12 +206,24 @@ def answers() -> dict[str, Any]:
         "get_rng_state": lambda *_: torch.get_rng_state(),
     }
     silent = ("_lazy_init", "set_device", "synchronize", "set_rng_state", "manual_seed_all")
-    silent += ("check_error", "reset_peak_memory_stats")
+    silent += ("check_error",)
+    asked |= _made_ready_first()
     return asked | {name: lambda *_: None for name in silent}  # not one: Dynamo wants them apart
 
 
 def nothing(*_: Any) -> None:
     return
+
+
+def _made_ready_first() -> dict[str, Any]:
+    """`reset_peak_memory_stats` wants CUDA ready, and does not make it so."""
+    ready: list[bool] = []
+
+    def reset(*_: Any) -> None:
+        if not ready:
+            raise RuntimeError("Invalid device argument")
+
+    return {"init": lambda: ready.append(True), "reset_peak_memory_stats": reset}
 
 
 @contextmanager

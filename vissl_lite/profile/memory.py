@@ -21,6 +21,7 @@ PROC = Path("/proc/self")  # Linux: the peak of a process can be read and set ba
 def reset_peak(device: torch.device) -> None:
     """From now on `peak` counts anew; outside of Linux a CPU's peak is that of the process."""
     if device.type == "cuda":
+        torch.cuda.init()  # which the next line wants and does not do for a device with an index
         torch.cuda.reset_peak_memory_stats(device)
     elif PROC.is_dir():
         (PROC / "clear_refs").write_text("5")
