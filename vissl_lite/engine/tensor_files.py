@@ -93,7 +93,10 @@ def _dense(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _writer(folder: Path) -> dcp.HuggingFaceStorageWriter:
-    return dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    # else threads that save in the background, whose device is 0, open it on every rank
+    writer.per_thread_copy_ahead = 0
+    return writer
 
 
 @contextmanager
