@@ -32,6 +32,7 @@ from vissl_lite.engine.tensor_files import SaveFailed, begin_write, reason, writ
 from vissl_lite.errors import ConfigError
 from vissl_lite.io import replace_text, sync
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
+from vissl_lite.parallel.process import be_as_patient
 
 
 class Checkpointer:
@@ -117,7 +118,7 @@ class Checkpointer:
 
     def _own_group(self) -> dist.ProcessGroup | None:
         if self._group is None and is_distributed():
-            self._group = dist.new_group(backend="gloo")
+            self._group = be_as_patient(dist.new_group(backend="gloo"))
         return self._group
 
     def latest(self) -> Path | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
+from vissl_lite.parallel.process import be_as_patient
 
 
 def recomputing() -> bool:
@@ -224,7 +225,7 @@ def check_groups(sync_bn: int | str, world: int) -> None:
 def _subgroup(size: int) -> str:
     check_groups(size, dist.get_world_size())
     own, _ = dist.new_subgroups(size)
-    return own.group_name
+    return be_as_patient(own).group_name
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.collectives import world_size
+from vissl_lite.parallel.process import be_as_patient
 
 Strategy = Literal["reference_ddp", "ddp", "zero2", "zero3", "hsdp"]
 SHARDED = ("ddp", "zero2", "zero3", "hsdp")  # what `fully_shard` does, on one mesh or another
@@ -32,7 +33,10 @@ def make_mesh(strategy: Strategy, shard_size: int | None, device: torch.device) 
     machine = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
     shards = 1 if strategy == "ddp" else checked_shard_size(shard_size, machine, world_size())
     shape = (world_size() // shards, shards)
-    return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
+    for group in mesh.get_all_groups():
+        be_as_patient(group)
+    return mesh
 
 
 def checked_shard_size(given: int | None, default: int, world: int) -> int:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -167,18 +168,19 @@ def _attempt() -> str:
             time.sleep(0.2)
 
 
-def join_group(timeout_s: float = 1800.0) -> None:
+def join_group(timeout_s: float = 1800.0, device: str = "auto") -> None:
     """Joins the process group that the launcher describes; does nothing for a single process.
 
     Args:
         timeout_s: a collective that takes longer, and `MARGIN_S` more, ends the process.
+        device: of the config; with "cpu" no GPU is touched.
 
     Raises:
         ConfigError: some ranks have not come; it names them.
     """
     if launched_world_size() == 1 or dist.is_initialized():
         return
-    if torch.cuda.is_available():
+    if choose_device(device).type == "cuda":
         torch.cuda.set_device(_own_gpu())
     _wait_for_all(attempt_store())
     dist.init_process_group(
@@ -188,6 +190,13 @@ def join_group(timeout_s: float = 1800.0) -> None:
         world_size=launched_world_size(),
         timeout=timedelta(seconds=timeout_s + MARGIN_S),
     )
+
+
+def be_as_patient(group: Any) -> dist.ProcessGroup:
+    """Gives a group that is made after the first, to which PyTorch gives its own timeout, that."""
+    first = cast(Any, dist.group.WORLD)._get_backend(torch.device("cpu"))
+    dist.distributed_c10d._set_pg_timeout(first.options._timeout, group)
+    return group
 
 
 def _wait_for_all(store: dist.Store, patience: timedelta = PATIENCE) -> None:
@@ -227,7 +236,10 @@ def _backend() -> str:
 
 
 def leave_group() -> None:
-    """The last thing that a process does; where others have failed, the group is broken already."""
+    """The last thing that a process does, once all work is done.
+
+    Not after a failure where there are others: NCCL would wait for what they no longer do.
+    """
     if dist.is_initialized():
         with suppress(RuntimeError):  # why they failed has been said
             dist.destroy_process_group()
