@@ -14,9 +14,10 @@ import select
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import yaml
@@ -72,17 +73,32 @@ def main() -> None:
     try:
         code = _command(sys.argv[1:])
         sys.stdout.flush()
-        sys.exit(code)
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            sys.exit(128 + signal.SIGPIPE)
-        if user_wants_traceback:
-            raise
-        sys.exit(report(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        code = _code_of(error, user_wants_traceback)
+        if launched_world_size() > 1:
+            _end_at_once(code)
     finally:
         leave_group()
+    sys.exit(code)
+
+
+def _code_of(error: BaseException, user_wants_traceback: bool) -> int:
+    """Says what the user has to know."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return 128 + signal.SIGPIPE
+    if not isinstance(error, Exception):
+        return 128 + signal.SIGINT
+    if user_wants_traceback:
+        traceback.print_exception(error)
+        return 1
+    return report(error)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Without leaving the group, in which NCCL would wait for what the others no longer do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _nobody_reads() -> bool:
@@ -257,7 +273,7 @@ def train(tree: dict[str, Any], run_dir: Path, how: Launch) -> tuple[float | Non
         The value of `objective` and the exit code.
     """
     config = check(tree)
-    join_group(how.timeout_s)
+    join_group(how.timeout_s, config.device)
     check_agreement(tree)
     if config.dry_run:
         from vissl_lite.engine.dry_run import dry_run

@@ -136,6 +136,14 @@ def test_a_rank_that_fails_while_others_do_not_come_raises(store, monkeypatch):
         (RuntimeError("[/x/gloo/pair.cc:545] Read error: Connection reset by peer"), True),
         (RuntimeError("NCCL communicator was aborted on rank 1"), True),
         (dist.DistStoreError("wait timeout after 2000ms"), True),
+        (dist.DistBackendError("NCCL error in: x.cpp:94, ncclRemoteError: the other side"), True),
+        (
+            dist.DistBackendError(
+                "NCCL error in: x.cpp:94, unhandled cuda error\nncclUnhandledCudaError: Call to"
+                " CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+            ),
+            False,
+        ),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("gloo is a nice word"), False),
     ],

@@ -1,5 +1,6 @@
 """A run that stands still: who is missing, and where."""
 
+import multiprocessing
 import sys
 import time
 from datetime import timedelta
@@ -11,7 +12,15 @@ import torch.distributed as dist
 from distributed import FORKSERVER
 from parallel.rank_programs import stand_still
 
-from vissl_lite.parallel.watchdog import EXIT_STUCK, Place, Watchdog, describe, place_of
+from vissl_lite.parallel import watchdog
+from vissl_lite.parallel.watchdog import (
+    EXIT_OTHER_RANK,
+    EXIT_STUCK,
+    Place,
+    Watchdog,
+    describe,
+    place_of,
+)
 
 REDUCE = Place(12, "all_reduce_sum (collectives.py:48)", waits=True)
 SLEEP = Place(12, "after_step (my_hook.py:17)", waits=False)
@@ -74,12 +83,34 @@ def test_a_place_names_the_collective(inner, outer, collective):
 
 
 def test_a_run_that_moves_is_left_alone():
-    with Watchdog(0.2, dist.HashStore(), 0, 2) as watchdog:
+    with Watchdog(0.2, dist.HashStore(), 0, 2) as watched:
         end = time.monotonic() + 1
         while time.monotonic() < end:
-            watchdog.step = time.monotonic_ns
+            watched.step = time.monotonic_ns
             time.sleep(0.01)
-    assert not watchdog._thread.is_alive()
+    assert not watched._thread.is_alive()
+
+
+def left_in_a_collective(said):
+    """As on NCCL: another rank has failed, and nothing raises here."""
+    sys.stderr = said.open("w")
+    watchdog.AFTER_FAILURE_S = 0.2
+    store = dist.HashStore()
+    store.set("failed", "rank 1 failed with ValueError: the disk is full")
+    with Watchdog(0.4, store, 0, 2) as watched:
+        watched.step = time.monotonic_ns  # it is not the clock of standing still that ends it
+        time.sleep(60)
+
+
+def test_a_rank_ends_after_another_has_failed(tmp_path):
+    rank = multiprocessing.get_context("fork").Process(
+        target=left_in_a_collective, args=(tmp_path / "said",)
+    )
+    rank.start()
+    rank.join(30)
+    assert rank.exitcode == EXIT_OTHER_RANK
+    said = (tmp_path / "said").read_text()
+    assert said == "rank 0 stops, because rank 1 failed with ValueError: the disk is full\n"
 
 
 @pytest.mark.parametrize("how", ["sleeps", "stopped"])

@@ -23,7 +23,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel import wrap
-from vissl_lite.parallel.collectives import is_distributed, on_rank_zero, rank, world_size
+from vissl_lite.parallel.collectives import on_rank_zero, rank, world_size
 from vissl_lite.parallel.mesh import SHARDED, Strategy, make_mesh
 
 
@@ -121,7 +121,7 @@ class Parts:
     def _parallelize(self) -> None:
         config, model = self.config, self.model
         wrap.checkpoint_units(model, self.checkpointing)
-        if config.parallel.sync_bn != "off" and is_distributed():
+        if config.parallel.sync_bn != "off" and world_size() > 1:
             size = None if config.parallel.sync_bn == "all" else int(config.parallel.sync_bn)
             convert_sync_batchnorm(model, size)
         if config.compile and self.device.type != "meta":

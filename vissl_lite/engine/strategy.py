@@ -20,8 +20,12 @@ def choose_strategy(config: Config, device: torch.device) -> tuple[Strategy | No
     Raises:
         ConfigError: with every combination of settings that does not exist.
     """
+    given = config.memory.activation_checkpointing
+    alone = device.type != "meta" and _stays_alone(config, device)
+    if alone and given != "auto":
+        return None, given
     strategy, checkpointing = _planned(config, device)
-    if device.type == "meta" or _stays_alone(config, device):
+    if device.type == "meta" or alone:
         return None, checkpointing
     if not is_distributed():
         join_single_group()

@@ -26,11 +26,13 @@ from vissl_lite.parallel.process import (
     launched_world_size,
     name_ranks,
 )
+from vissl_lite.parallel.watchdog import stops_because
 
 SHOWN = 5  # keys that differ
 GRACE_S = 5.0  # for the rank that failed first to say why
 TOGETHER_S = 30.0  # from a rank's failure until the others are through
 COMMUNICATION = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe")
+OWN_FAULTS = ("unhandledcudaerror", "invalidusage", "invalidargument", "internalerror")  # of NCCL
 
 
 # ---------------------------------------------------------------- the same config and code
@@ -123,7 +125,7 @@ def epitaph(error: Exception) -> str:
             f"rank {launched_rank()} stops: it lost the connection to another rank, which was"
             f" killed or cut off from the network ({reason})"
         )
-    return f"rank {launched_rank()} stops, because {note}"
+    return stops_because(launched_rank(), note)
 
 
 def is_communication(error: Exception) -> bool:
@@ -131,6 +133,8 @@ def is_communication(error: Exception) -> bool:
     if launched_world_size() == 1:
         return False
     text = str(error).lower()
+    if any(f"nccl{fault}" in text for fault in OWN_FAULTS):  # such as no memory for its buffers
+        return False
     by_words = isinstance(error, RuntimeError) and any(word in text for word in COMMUNICATION)
     return isinstance(error, dist.DistError) or by_words
 

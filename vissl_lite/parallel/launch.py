@@ -21,11 +21,10 @@ import torch.distributed as dist
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.process import is_launched
 from vissl_lite.parallel.signals import STOPS, caught, more_telling, pass_on
-from vissl_lite.parallel.watchdog import EXIT_STUCK
+from vissl_lite.parallel.watchdog import EXIT_OTHER_RANK, EXIT_STUCK
 
 EXIT_CONFIG = 2
 FOR_ALL = {EXIT_CONFIG: "config error", EXIT_STUCK: "the run stands still"}  # begins what one says
-EXIT_OTHER_RANK = 76  # of a rank that ends because another one has failed
 GRACE_S = 30.0  # for the others to save and end after one process has failed
 SHOWN_LINES = 15
 FROM_PARENT = "VISSL_LITE_PARENT"

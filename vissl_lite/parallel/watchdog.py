@@ -17,6 +17,8 @@ import torch.distributed as dist
 from vissl_lite.parallel.process import name_ranks
 
 EXIT_STUCK = 75  # EX_TEMPFAIL: try again
+EXIT_OTHER_RANK = 76  # of a rank that ends because another one has failed
+AFTER_FAILURE_S = 30.0  # for this rank to notice by itself that another one has failed
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Watchdog:
     `timeout_s` seconds compares it with those of the others. If some are behind, or elsewhere, or
     give no sign of life, rank 0 says so and all processes end with code 75. If all are in the same
     place, nothing is done: they compute.
+
+    When a rank has failed, on gloo the connection breaks; on NCCL the others would wait for it in
+    their collective until that times out. They end AFTER_FAILURE_S after its note, with code 76.
 
     A thread looks at the Python stack a few times per timeout, so that collectives of any back end
     are seen and none is slowed.
@@ -70,7 +75,7 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        seen, since = None, time.monotonic()
+        seen, since, failed = None, time.monotonic(), float("inf")
         try:
             while not self._done.wait(self.poll_s):
                 if (now := self._look()) != seen:
@@ -78,6 +83,10 @@ class Watchdog:
                 self._publish(now[0])
                 if time.monotonic() - since > self.timeout_s:
                     self._judge(now)
+                if self.store.check(["failed"]):
+                    failed = min(failed, time.monotonic())
+                if time.monotonic() - failed > AFTER_FAILURE_S:
+                    self._follow(self.store.get("failed").decode())
                 if self.store.check(["stuck"]):
                     self._end(self.store.get("stuck").decode())
         except dist.DistError:  # the rank that kept the store is gone: the group's errors follow
@@ -116,6 +125,10 @@ class Watchdog:
         said = dict(zip(known, map(json.loads, self.store.multi_get(known))))
         return [said.get(key) for key in keys]
 
+    def _follow(self, note: str) -> None:
+        print(stops_because(self.rank, note), file=sys.stderr, flush=True)
+        os._exit(EXIT_OTHER_RANK)
+
     def _end(self, message: str) -> None:
         """Rank 0 speaks; if it cannot, the first other one that has waited for it."""
         if self.rank == 0:
@@ -125,6 +138,11 @@ class Watchdog:
         if self.rank == 0 or self.store.add("spokesmen", int(not self.store.check(["said"]))) == 1:
             print(message, file=sys.stderr, flush=True)
         os._exit(EXIT_STUCK)
+
+
+def stops_because(rank: int, note: str) -> str:
+    """What a rank says that ends after another one; `note` is that of the first."""
+    return f"rank {rank} stops, because {note}"
 
 
 def place_of(frame: FrameType, step: int) -> Place:
