@@ -60,6 +60,9 @@ class SyncNormalize(torch.autograd.Function):
 
     so that averaging the parameter gradients over processes gives those of the whole batch. Only x,
     in its own precision, is kept for the backward, which reduces once.
+
+    PyTorch's kernels do what they can of it, each in one pass over x; what is left of the backward
+    is dx = dy a + (x - mean) b + c, with a, b and c per channel.
     """
 
     @staticmethod
@@ -69,25 +72,30 @@ class SyncNormalize(torch.autograd.Function):
         weight_C: Tensor,
         bias_C: Tensor,
         mean_C: Tensor,
-        rstd_C: Tensor,
+        var_C: Tensor,
         total: Tensor,
+        eps: float,
         group_name: str,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight_C, mean_C, rstd_C, total)
+        ctx.save_for_backward(x, weight_C, mean_C, torch.rsqrt(var_C + eps), total)
         ctx.group_name = group_name
-        return normalize(x, weight_C, bias_C, mean_C, rstd_C)
+        return F.batch_norm(x, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_C, mean_C, rstd_C, total = ctx.saved_tensors
-        xhat = (x - _column(mean_C, x)) * _column(rstd_C, x)
-        dy, dims = grad.to(xhat.dtype), _all_but_channels(x)
-        sums = torch.cat([dy.sum(dims), (dy * xhat).sum(dims)])
-        means = (all_reduce_sum(sums.double(), ctx.group_name) / total).to(xhat.dtype)
-        mean_dy, mean_dy_xhat = (_column(m, x) for m in means.chunk(2))
-        dx = _column(weight_C * rstd_C, x) * (dy - mean_dy - xhat * mean_dy_xhat)
-        db_C, dw_C = sums.chunk(2)
-        return dx.to(x.dtype), dw_C, db_C, None, None, None, None
+        _, dw_C, db_C = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight_C, None, None, mean_C, rstd_C, True, 0.0, [False, True, True]
+        )
+        sums = torch.cat([db_C, dw_C]).double()
+        mean_dy_C, mean_dy_xhat_C = (all_reduce_sum(sums, ctx.group_name) / total).chunk(2)
+        a_C = weight_C * rstd_C
+        b_C, c_C = -a_C * rstd_C * mean_dy_xhat_C, -a_C * mean_dy_C
+        a, b, c = (_column(v_C.to(mean_C.dtype), x) for v_C in (a_C, b_C, c_C))
+        dx = x - _column(mean_C, x)
+        torch.addcmul(c, dx, b, out=dx)
+        torch.addcmul(dx, grad, a, out=dx)
+        return dx.to(x.dtype), dw_C, db_C, None, None, None, None, None
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -118,14 +126,13 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         compiling = torch.compiler.is_compiling()
         with torch.set_grad_enabled(compiling and torch.is_grad_enabled()):
             mean_C, var_C, total = global_moments(x, group_name)
-            rstd_C = torch.rsqrt(var_C + self.eps)
         if not recomputing():
             self._track(mean_C.detach(), var_C.detach() * total / (total - 1).clamp_min(1))
         weight = torch.ones_like(mean_C) if weight is None else weight
         bias = torch.zeros_like(mean_C) if bias is None else bias
         if compiling:
-            return normalize(x, weight, bias, mean_C, rstd_C)
-        return SyncNormalize.apply(x, weight, bias, mean_C, rstd_C, total, group_name)
+            return normalize(x, weight, bias, mean_C, torch.rsqrt(var_C + self.eps))
+        return SyncNormalize.apply(x, weight, bias, mean_C, var_C, total, self.eps, group_name)
 
     @torch.no_grad()
     def _track(self, mean_C: Tensor, var_C: Tensor) -> None:
