@@ -1,7 +1,7 @@
 """Measures cells of `gpu_steps.py` in a process of its own: a JSON line per cell.
 
-Cells that come to one process differ only in what a built model can change: checkpointing, memory
-format, batch size.
+Cells that come to one process differ only in what a built model can change; compiled ones come last
+of it.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ import torch
 from vissl_lite.data.batch import Batch
 from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.numerics import apply_layout
+from vissl_lite.engine.scaler import Scaler
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.overrides import compose
-from vissl_lite.parallel.wrap import checkpoint_units
+from vissl_lite.parallel.wrap import checkpoint_units, compile_units
 from vissl_lite.plugins import load_entries
 from vissl_lite.profile import memory
 from vissl_lite.profile.clock import PHASES, Clock, take_steps
@@ -28,6 +29,7 @@ from vissl_lite.profile.settings import Settings, for_measuring
 from vissl_lite.profile.step import batches, measure
 
 STEPS, WARMUP = 5, 3
+FEW, FEW_WARMUP = 3, 1  # at the largest batch, which the search has been at
 LARGEST = 1024  # images per GPU that are tried
 TOY_LIMIT = 6  # images that "fit" on a CPU, so that the search ends there
 RECIPES = {
@@ -55,10 +57,11 @@ class Cell:
     Attributes:
         model: preset of the trunk `regnet`.
         batch: images.
+        strategy: "auto" leaves the model of this one process as it is.
         autotune: cuDNN times its algorithms for each shape.
         loaded: images come from the loader, not from the device.
-        largest: look for the largest batch too.
-        profiled: list the most expensive operators.
+        largest: instead of `batch`, the largest that fits; only with `strategy` "auto".
+        profiled: list the most expensive operators too.
     """
 
     model: str
@@ -77,14 +80,16 @@ class Cell:
     @property
     def process(self) -> tuple:
         """Cells that share it can share a process."""
-        return self.model, self.precision, self.strategy, self.compile, self.autotune, self.loaded
+        return self.model, self.strategy, self.loaded
 
     def words(self) -> list[str]:
         recipe = RECIPES.get(self.model, "pretrain/seer/regnety_256gf")
         given = [
             *(f"config={recipe}", *WORDS, f"train.batch_size={self.batch}"),
             *(f"precision={self.precision}", f"parallel.strategy={self.strategy}"),
-            *(f"compile={str(self.compile).lower()}", f"memory.memory_format={self.memory_format}"),
+            f"memory.memory_format={self.memory_format}",
+            f"memory.activation_checkpointing={self.checkpointing}",  # or the planner looks for it
+            f"data.augment_on={'auto' if self.loaded else 'worker'}",  # auto compiles and measures
         ]
         return given + (TOY if self.toy else [f"trunk.preset={self.model}"])
 
@@ -96,50 +101,56 @@ def main() -> None:
     config, _ = for_measuring(compose(cells[0].words()), settings)
     memory.reset_peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(config, Path(tempfile.mkdtemp()))
-    torch.backends.cudnn.benchmark = cells[0].autotune  # a trainer switches it on
+    print("ROW {}", flush=True)  # built
     for cell in cells:
-        set_up(trainer, cell)
         try:
+            set_up(trainer, cell)
             row = measured(trainer, cell, settings)
-        except RuntimeError as error:
-            row = {"error": "out of memory" if is_oom(error) else str(error).splitlines()[0]}
-        release(trainer)
+        except Exception as error:
+            row = {"error": "out of memory" if is_oom(error) else first_line(error)}
         print("ROW " + json.dumps(row), flush=True)
+        release(trainer)
 
 
 def set_up(trainer: Trainer, cell: Cell) -> None:
     """Makes of the built model the one of the cell; momenta laid out otherwise would cost time."""
     trainer.optimizer.state.clear()
     checkpoint_units(trainer.model, cell.checkpointing)
-    numerics = dataclasses.replace(trainer.parts.numerics, memory_format=cell.memory_format)
+    numerics = dataclasses.replace(
+        trainer.parts.numerics, precision=cell.precision, memory_format=cell.memory_format
+    )
     trainer.parts.numerics = numerics
+    trainer.parts.scaler = Scaler(cell.precision == "fp16", trainer.device)
     apply_layout(trainer.model, numerics)
+    torch.backends.cudnn.benchmark = cell.autotune  # a trainer switches it on
+    if cell.compile:
+        compile_units(trainer.model, trainer.device)
 
 
 def measured(trainer: Trainer, cell: Cell, settings: Settings) -> dict:
-    """Rates and memory at the cell's batch, or at what fits of it, and at the largest."""
+    """Rates and memory at the cell's batch, at what fits of it, or at the largest."""
 
     def fitting(batch: int) -> bool:
         return batch <= TOY_LIMIT if cell.toy else fits(trainer, batch)
 
-    batch = cell.batch if fitting(cell.batch) else search(fitting, cell.batch)
+    batch = cell.batch
+    if cell.largest or not fitting(batch):
+        if cell.strategy != "auto":  # FSDP takes no step after one that failed
+            return {"error": "out of memory"}
+        batch = search(fitting, batch)
     if batch == 0:
         return {"error": "out of memory with one image"}
     images = batches(trainer, settings) if cell.loaded else repeat(resident(trainer, batch))
-    take_steps(trainer, images, Clock(trainer.device), WARMUP)
-    row = rates(trainer, images, batch)
+    steps, warmup = (FEW, FEW_WARMUP) if cell.largest else (STEPS, WARMUP)
+    take_steps(trainer, images, Clock(trainer.device), warmup)
+    row = rates(trainer, images, batch, steps)
     if cell.profiled:
         found = measure(trainer, images, Settings(steps=2, warmup=1), 0)
         row |= {"operators": found["operators"], "memory": found["memory"]}
-    if cell.largest:
-        largest = search(fitting, batch)
-        at_largest = repeat(resident(trainer, largest))
-        take_steps(trainer, at_largest, Clock(trainer.device), 1)
-        row["largest"] = rates(trainer, at_largest, largest, steps=3)
     return row
 
 
-def rates(trainer: Trainer, images, batch: int, steps: int = STEPS) -> dict:
+def rates(trainer: Trainer, images, batch: int, steps: int) -> dict:
     """Of some steps: images/s, share of the device's peak, peak memory, phases, mean loss."""
     memory.reset_peak(trainer.device)
     trainer.meters.flush()
@@ -196,9 +207,13 @@ def fits(trainer: Trainer, batch: int) -> bool:
     return True
 
 
-def is_oom(error: RuntimeError) -> bool:
+def is_oom(error: Exception) -> bool:
     words = ("ALLOC_FAILED", "out of memory")  # of cuBLAS and cuDNN, whose errors have no class
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
 def release(trainer: Trainer) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from _gpu_cell import is_oom
 from torch.distributed.device_mesh import init_device_mesh
 
 from vissl_lite.data.batch import Batch, Tags
@@ -65,7 +66,9 @@ def measured(kind, tags, images, features, sampled, device) -> str:
     before = memory.peak(device) if device.type == "cpu" else 0
     try:
         milliseconds = timed(made(kind, tags, features, sampled, device), images, tags, device)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_oom(error):
+            raise
         return "out of memory"
     return f"{milliseconds:9.2f} ms a step, {(memory.peak(device) - before) / 1e9:6.2f} GB"
 

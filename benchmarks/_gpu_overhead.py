@@ -30,6 +30,7 @@ RESIDENT = Settings(images="resident")
 
 def our_trainer(recipe: str, batch: int, toy: bool) -> Trainer:
     words = [f"config={recipe}", "dataset=synthetic", f"train.batch_size={8 if toy else batch}"]
+    words += ["data.augment_on=worker", "memory.activation_checkpointing=none"]  # auto measures
     words += ["device=cpu", "precision=fp32", "trunk.width_multiplier=0.125"] if toy else []
     config, _ = for_measuring(compose(words), RESIDENT)
     return Trainer(config, Path(tempfile.mkdtemp()))

@@ -62,6 +62,7 @@ def kornia(groups: list[peers.Group], batch: Batch) -> Callable:
 def step(recipe: str, batch: Batch, device: torch.device, toy: bool) -> Callable:
     """Forward, loss, backward, optimizer."""
     words = [f"config={recipe}", f"train.batch_size={len(batch)}", "dataset=synthetic"]
+    words += ["data.augment_on=worker", "memory.activation_checkpointing=none"]  # auto measures
     words += ["trunk=four_convs"] if toy else []
     parts = Parts(compose([*words, f"device={device.type}"]), device)
     finished = Batch(batch.views, batch.index_B)

@@ -11,12 +11,12 @@
 
 Built as a run is, real steps. Left out: the first steps, and as many as there were batches when the
 first began. Then as many as fit into --seconds; of an extraction, the whole. All cells of a
-workload in turn, so many rounds, the first cell also before them; medians. "wait" is the share of
-the time that the steps wait for their batches, on a GPU that it is idle for want of them; without
-workers, all that it takes to make them. "ratio" is that to the first line, "x ref" that to the
-reference with as many workers. "resident" is one batch over and over, which costs nothing: the full
-rate. bf16 is what a run chooses on a GPU and on a CPU with AMX; without, take fp32. Archives:
-`$VISSL_LITE_DATA`.
+workload in turn, so many rounds, the first cell also before them; after several rounds, medians.
+"wait" is the share of the time that the steps wait for their batches, on a GPU that it is idle for
+want of them; without workers, all that it takes to make them. "ratio" is that to the first line,
+"x ref" that to the reference with as many workers. "resident" is one batch over and over, which
+costs nothing: the full rate. bf16 is what a run chooses on a GPU and on a CPU with AMX; without,
+take fp32. Archives: `$VISSL_LITE_DATA`.
 """
 
 import os
@@ -51,7 +51,8 @@ from vissl_lite.shards.build import build
 from vissl_lite.shards.convert import Settings
 from vissl_lite.sources.image_folder import ImageFolder
 
-BASE = ["memory.memory_format=channels_last", "train.epochs=1000"]
+BASE = ["memory.memory_format=channels_last", "memory.activation_checkpointing=none"]
+BASE += ["train.epochs=1000"]
 BASE += [f"{group}=[]" for group in ("hooks", "loggers", "evaluations")]
 BACK_ENDS = {
     "reference": ["data.backend=reference"],
@@ -199,27 +200,37 @@ def measured(workload: Workload, back_end: str, count: int, options: argparse.Na
 
 
 def report(workload: Workload, options: argparse.Namespace) -> None:
-    """A line for each back end and number of workers; then how many suffice."""
+    """A line for each back end and number of workers as it is measured; how many suffice."""
     workers = [int(count) for count in options.workers.split(",")]
     chosen = [b for b in workload.back_ends if b in (*options.back_ends.split(","), "resident")]
     cells = [(b, count) for b in chosen for count in (workers if b in FROM_FILES else [0])]
     found: dict[tuple[str, int], list[Cost]] = {cell: [] for cell in cells}
     measured(workload, *cells[0], options)  # a process is slow at first
     for _ in range(options.rounds):
+        latest: dict[tuple[str, int], Cost] = {}
         for cell in cells:
-            found[cell].append(measured(workload, *cell, options))
+            latest[cell] = measured(workload, *cell, options)
+            found[cell].append(latest[cell])
+            print(line(workload, cell, latest), flush=True)
     cost = {cell: middle(costs) for cell, costs in found.items()}
-    first = cost[cells[0]].images_per_s
-    for (back_end, count), c in cost.items():
-        base = cost.get(("reference", count)) if back_end in FROM_FILES else None
-        equal = f"{c.images_per_s / base.images_per_s:6.2f}x" if base else ""
-        row = f"{workload.title:22} {back_end:15} {count:7} {c.images_per_s:9,.1f}"
-        print(f"{row} {c.images_per_s / first:6.2f}x {equal:>7} {c.wait:7.1%}", flush=True)
+    if options.rounds > 1:
+        print(f"medians of {options.rounds} rounds:")
+        for cell in cells:
+            print(line(workload, cell, cost), flush=True)
     for back_end in chosen:
         if workload.trains and back_end in FROM_FILES:
             enough = [count for count in workers if cost[back_end, count].wait < ZERO]
             least = str(min(enough)) if enough else f"none of {options.workers}"
             print(f"{'':22} {back_end}: least workers with less than {ZERO:.0%} wait: {least}")
+
+
+def line(workload: Workload, cell: tuple[str, int], cost: dict[tuple[str, int], Cost]) -> str:
+    """A cell beside the first one and the reference."""
+    (back_end, count), own, first = cell, cost[cell], next(iter(cost.values()))
+    base = cost.get(("reference", count)) if back_end in FROM_FILES else None
+    equal = f"{own.images_per_s / base.images_per_s:6.2f}x" if base else ""
+    row = f"{workload.title:22} {back_end:15} {count:7} {own.images_per_s:9,.1f}"
+    return f"{row} {own.images_per_s / first.images_per_s:6.2f}x {equal:>7} {own.wait:7.1%}"
 
 
 def middle(costs: list[Cost]) -> Cost:
