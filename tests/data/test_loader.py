@@ -11,7 +11,7 @@ from data.some_sources import Numbers
 from PIL import Image
 
 from vissl_lite import SOURCES
-from vissl_lite.data.batch import Sample, Tags
+from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.data.dataset import ViewDataset
 from vissl_lite.data.fast import FastViews
 from vissl_lite.data.loader import Loader
@@ -201,3 +201,16 @@ def test_tags_stay_ragged_and_are_sliced_with_their_images():
     assert tags.rows_T().tolist() == [0, 0, 2]
     part = tags.slice(1, 3)
     assert (part.values_T.tolist(), part.offsets.tolist()) == ([2], [0, 0, 1])
+
+
+def test_only_copies_to_a_gpu_are_not_waited_for(monkeypatch):
+    asked = []
+
+    def to(tensor, device, non_blocking=False):
+        asked.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for name in ("cpu", "cuda"):
+        Batch([], torch.arange(2)).to(torch.device(name))
+    assert asked == [("cpu", False), ("cuda", True)]

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretended_gpu import pretended_gpu
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vissl_lite import ConfigError
 from vissl_lite.data import device
@@ -111,6 +113,39 @@ def test_wrong_size_is_said_at_once(images):
     views = Views.build([{"size": 24, "transforms": ["random_horizontal_flip"]}])
     with pytest.raises(ConfigError, match=r"data.views\[0\]: its transforms give 32x32 pixels"):
         MemoryViews(views, torch.from_numpy(images), seed=5)
+
+
+class Copies(TorchDispatchMode):
+    """Of each copy to the GPU, whether the host goes on meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        to_gpu = str(kwargs.get("device", "")).startswith("cuda")
+        if func.name() == "aten::_to_copy" and to_gpu and not args[0].is_cuda:
+            self.found.append(kwargs.get("non_blocking", False))
+        return func(*args, **kwargs)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
+def test_one_copy_per_group_and_no_wait_for_it(images):
+    views = Views.build(
+        [
+            {"size": 32, "transforms": ["random_resized_crop", *COLOURS, "random_erasing"]},
+            {"size": 12, "transforms": ["resize", "center_crop", "random_horizontal_flip"]},
+        ]
+    )
+    expected = crops(MemoryViews(views, torch.from_numpy(images), seed=5), range(10))
+    with pretended_gpu():
+        held = MemoryViews(views, torch.from_numpy(images).to("cuda"), seed=5)
+        index_B = (7 * torch.arange(10) % 40).to("cuda")
+        with Copies() as copies:
+            found = held.batch(index_B, np.arange(10), 3)
+        assert copies.found == [True, True]
+        assert all(torch.equal(f.cpu(), e) for f, e in zip(found, expected))
 
 
 def test_rounds_after_each_transform():

@@ -125,7 +125,9 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """On another device; only copies to a GPU may still be under way."""
+        to_gpu = device.type == "cuda"
+        return self.map(lambda tensor: tensor.to(device, non_blocking=to_gpu))
 
     def each(self, use: Callable[[Tensor], Any]) -> None:
         """Calls `use` with every tensor."""

@@ -6,6 +6,8 @@ parameters of a transform, S side of a crop, C, H, W of an image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,8 @@ from vissl_lite.data.views import Draws, Views
 class MemoryViews:
     """All crops of the images of a request, by the `on_batch` of the transforms.
 
-    A crop depends on (seed, epoch, position, view) alone, bit for bit, whatever batch it is in.
+    A crop depends on (seed, epoch, position, view) alone: on a CPU bit for bit, whatever batch it
+    is in; on a GPU some values may be rounded the other way in a batch of another size.
 
     Args:
         views: groups whose transforms all have an `on_batch`.
@@ -58,11 +61,12 @@ class MemoryViews:
 
     def _parameters(self, g: int, draws: Draws) -> list[Tensor]:
         """float32 [N, P] for every transform of the group, on the device."""
-        found = []
-        for t, (transform, size) in enumerate(zip(self.views.groups[g].transforms, self._sizes[g])):
-            p_NP = transform.parameters(np.concatenate(draws.uniforms(g, t)), *size)
-            found.append(torch.from_numpy(p_NP.astype(np.float32)).to(self.images_MCHW.device))
-        return found
+        transforms, sizes = self.views.groups[g].transforms, self._sizes[g]
+        found = [
+            transform.parameters(np.concatenate(draws.uniforms(g, t)), *sizes[t])
+            for t, transform in enumerate(transforms)
+        ]
+        return sent(found, self.images_MCHW.device)
 
     @torch.no_grad()
     def _walk(self, g: int) -> list[tuple[int, int]]:
@@ -72,7 +76,15 @@ class MemoryViews:
         for t, transform in enumerate(self.views.groups[g].transforms):
             sizes.append((x_1CHW.shape[3], x_1CHW.shape[2]))
             p_1P = transform.parameters(draws.uniforms(g, t)[0], *sizes[-1])
-            p_1P = torch.from_numpy(p_1P.astype(np.float32)).to(x_1CHW.device)
-            x_1CHW = Chain([transform])(x_1CHW, [p_1P])
+            x_1CHW = Chain([transform])(x_1CHW, sent([p_1P], x_1CHW.device))
         self.views.check_size(g, x_1CHW[0].permute(1, 2, 0).cpu().numpy())
         return sizes
+
+
+def sent(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Arrays as float32 tensors on a device: one copy, which does not wait for a GPU."""
+    flat = np.concatenate([np.empty(0), *(array.ravel() for array in arrays)], dtype=np.float32)
+    packed, to_gpu = torch.from_numpy(flat), device.type == "cuda"
+    packed = (packed.pin_memory() if to_gpu else packed).to(device, non_blocking=to_gpu)
+    parts = packed.split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays)]

@@ -60,7 +60,8 @@ class MemoryDataset:
             tags=None if self.tags is None else self.tags.select(index_B),
             step=request.step,
             broken=[],
-        ).to(self.device)
+        )
+        batch = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device)
         batch.views = self.views.batch(batch.index_B, request.positions, request.epoch)
         return batch
 

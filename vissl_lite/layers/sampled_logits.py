@@ -115,7 +115,7 @@ class SampledLogits:
             lambda w, b: (x_VBD[:, image_T].to(w) * w).sum(-1) + b, class_T.clamp(min=0)
         ).masked_fill(class_T < 0, 0)
         own_BS = self._own(class_T, image_T, z_VBS.shape[1])
-        classes_B = torch.bincount(image_T[class_T >= 0], minlength=z_VBS.shape[1])
+        classes_B = image_T.new_zeros(len(own_BS)).index_add_(0, image_T, (class_T >= 0).long())
         others_B = (~own_BS).sum(1).clamp(min=1)
         weight_B = (self.layer.out_features - classes_B) / others_B
         return z_VT, z_VBS.masked_fill(own_BS, -math.inf), weight_B.to(z_VBS).log()[:, None]
@@ -125,12 +125,13 @@ class SampledLogits:
         return at_least_fp32(score(weight, bias))
 
     def _own(self, class_T: Tensor, image_T: Tensor, images: int) -> Tensor:
-        """[B, S]: which of the sample are classes of the image."""
-        place_T = torch.searchsorted(self.sample_S, class_T).clamp(max=len(self.sample_S) - 1)
+        """[B, S]: which of the sample are classes of the image; a column more takes the others."""
+        size = len(self.sample_S)
+        place_T = torch.searchsorted(self.sample_S, class_T).clamp(max=size - 1)
         hit_T = self.sample_S[place_T] == class_T
-        own_BS = hit_T.new_zeros(images, len(self.sample_S))
-        own_BS[image_T[hit_T], place_T[hit_T]] = True
-        return own_BS
+        own = hit_T.new_zeros(images, size + 1)
+        own[image_T, place_T.where(hit_T, size)] = hit_T
+        return own[:, :size]
 
     def _argmax(self, z_VBS: Tensor, own_VT: Tensor, class_T: Tensor, image_T: Tensor) -> Tensor:
         best_VB, place_VB = z_VBS.max(-1)

@@ -25,7 +25,7 @@ def bce_of_tags(z: Logits, tags: Tags) -> tuple[Tensor, Tensor]:
     """The same with y = 1 on the tags of an image and 0 elsewhere, without a dense y."""
     softplus_VB, z_VT = z.sigmoid(tags.values_T, tags.rows_T())
     crops, images, classes = z.shape
-    terms = torch.tensor(images * classes, device=z_VT.device)
+    terms = torch.full((), images * classes, device=z_VT.device)
     return (softplus_VB.sum() - z_VT.sum()) / crops, terms
 
 

@@ -67,7 +67,7 @@ def scatter_(module: nn.Module, full: dict[str, Tensor]) -> None:
         full: all of them by name, on rank 0; empty on the others.
     """
     for name, t in tensors_of(module).items():
-        source = full[name].to(t.device) if rank() == 0 else torch.empty(t.shape, dtype=t.dtype)
+        source = full[name] if rank() == 0 else torch.empty(t.shape, dtype=t.dtype, device=t.device)
         source = source.to(t.device)
         if isinstance(t, DTensor):
             t.to_local().copy_(distribute_tensor(source, t.device_mesh, t.placements).to_local())

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL.Image import Resampling
+from torch import Tensor
 from torchvision.transforms import functional
 
 from vissl_lite.errors import ConfigError
@@ -40,6 +42,11 @@ def check_at_least(value: float, where: str, low: float = 0.0, high: float = mat
     if not low <= value <= high:
         limit = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
         raise ConfigError(f"{where}: {value} must be {limit}")
+
+
+def vector(values: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers on the device of another tensor; its `new_tensor` would wait for a GPU."""
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def elementwise(function: Callable[[float], float], x_N: np.ndarray) -> np.ndarray:

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from vissl_lite import TRANSFORMS
 from vissl_lite.data.transform import Transform, placed
-from vissl_lite.transforms._common import TRIES, check_probability, check_range, fitting_sides
+from vissl_lite.transforms._common import (
+    TRIES,
+    check_probability,
+    check_range,
+    fitting_sides,
+    vector,
+)
 
 SEEDS = 2**24  # so many whole numbers float32 can tell apart
 MASK = 2**32 - 1
@@ -41,7 +47,8 @@ class RandomErasing(Transform):
         check_probability(p, "random_erasing.p")
         check_range(scale, "random_erasing.scale", high=1.0)
         check_range(ratio, "random_erasing.ratio")
-        self.p, self.scale, self.ratio, self.fill = p, scale, ratio, fill
+        self.p, self.scale, self.ratio = p, scale, ratio
+        self.fill: tuple[int, int, int] | Literal["noise"] = fill
         self.draws = 2 * TRIES + 3 + (fill == "noise")
 
     def parameters(self, u_ND: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -83,7 +90,7 @@ class RandomErasing(Transform):
             place_CHW = place_HWC.view(height, width, -1).permute(2, 0, 1)
             paint = noise(seed_N111.long(), place_CHW).to(x_NCHW.dtype)
         else:
-            paint = x_NCHW.new_tensor(self.fill)[:, None, None]
+            paint = vector(self.fill, x_NCHW)[:, None, None]
         return torch.where(inside_N1HW, paint, x_NCHW)
 
 

@@ -11,7 +11,7 @@ from vissl_lite import TRANSFORMS
 from vissl_lite.data.resize import resize
 from vissl_lite.data.transform import Transform
 from vissl_lite.transforms import _resample
-from vissl_lite.transforms._common import check_at_least, check_range, resampling
+from vissl_lite.transforms._common import check_at_least, check_range, resampling, vector
 
 
 @TRANSFORMS.register("resize")
@@ -59,7 +59,7 @@ class Resize(Transform):
     def on_batch(self, x_NCHW: Tensor, p_NP: Tensor) -> Tensor:
         height, width = x_NCHW.shape[2:]
         new_width, new_height = self._sides(width, height)
-        whole_14 = x_NCHW.new_tensor([[0, 0, width, height]])
+        whole_14 = vector([0, 0, width, height], x_NCHW)[None]
         return _resample.crop_resize(x_NCHW, whole_14, (new_height, new_width), self.interpolation)
 
     def _sides(self, width: int, height: int) -> tuple[int, int]:
