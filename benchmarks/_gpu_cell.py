@@ -122,7 +122,7 @@ def set_up(trainer: Trainer, cell: Cell) -> None:
     trainer.parts.numerics = numerics
     trainer.parts.scaler = Scaler(cell.precision == "fp16", trainer.device)
     apply_layout(trainer.model, numerics)
-    torch.backends.cudnn.benchmark = cell.autotune  # a trainer switches it on
+    trainer.autotune = cell.autotune
     if cell.compile:
         compile_units(trainer.model, trainer.device)
 

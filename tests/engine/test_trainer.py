@@ -68,6 +68,19 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert all(torch.equal(v, weights(two)[k]) for k, v in weights(one).items())
 
 
+@pytest.mark.parametrize("train", ["++train.grad_cache=8", "++train.accumulate=2"])
+def test_cudnn_is_tuned_for_the_shapes_of_steps_alone(tmp_path, train):
+    trainer, seen = Trainer(small("loss=simclr", train), tmp_path), []
+    trainer.loss.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    assert not torch.backends.cudnn.benchmark
+    trainer.train_step(next(iter(trainer.parts.loader(0))))
+    assert set(seen) == {True}
+    assert not torch.backends.cudnn.benchmark
+    trainer.autotune = False
+    trainer.train_step(next(iter(trainer.parts.loader(0))))
+    assert not seen[-1]
+
+
 @pytest.fixture
 def reads(monkeypatch):
     """Names of everything so far that made the host read a tensor."""
@@ -84,21 +97,32 @@ def reads(monkeypatch):
 
 
 class HostReads(TorchDispatchMode):
-    """Notes operations that make the host wait for the device."""
+    """Notes operations that make the host wait for the device.
 
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+    `lift_fresh` is torch.tensor, which waits where it is given the device.
+    """
+
+    WAITING = (
+        *("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"),
+        *("bincount", "lift_fresh"),
+    )
 
     def __init__(self, reads):
         super().__init__()
         self.reads = reads
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(name in func.name() for name in self.WAITING):
+        waits = any(name in func.name() for name in self.WAITING)
+        if waits or (func.name().startswith("aten::index") and self._by_mask(args)):
             self.reads.append(func.name())
         return func(*args, **(kwargs or {}))
 
+    def _by_mask(self, args):
+        indices = args[1] if isinstance(args[1], (list, tuple)) else []
+        return any(i is not None and i.dtype == torch.bool for i in indices)
 
-@pytest.mark.parametrize("method", ["simclr", "swav", "supervised", "hashtags"])
+
+@pytest.mark.parametrize("method", ["simclr", "swav", "supervised", "hashtags", "sampled"])
 def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
     proto = "++heads=[{name: mlp, out_dim: 16}, {name: prototypes, num_prototypes: 8}]"
     overrides = {
@@ -106,6 +130,10 @@ def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
         "swav": ["loss=swav", proto, "++loss.queue_length=32", "optimizer=larc"],
         "supervised": ["loss=cross_entropy", "++heads=[linear]", "optimizer=adamw"],
         "hashtags": ["loss=hashtag_softmax", "++heads=[linear]", "data/source=digits_tags"],
+        "sampled": [
+            *("loss=binary_cross_entropy", "loss.target=tags", "data/source=digits_tags"),
+            "++heads=[{name: sampled_linear, sampled: 4}]",
+        ],
     }[method]
     hooks = "hooks=[checkpoint,diagnose,nan_capture]"
     config = small(*overrides, "++train.accumulate=2", "++train.clip_grad_norm=1.0", hooks)

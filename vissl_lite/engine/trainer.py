@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,25 @@ class Trainer:
         run_dir: everything of the run lies in it.
 
     Attributes:
+        autotune: cuDNN times its algorithms for every shape that a step meets, and for no other.
         step: optimizer steps done.
         results: last value of every metric, "loss" and "knn.top1" among them.
         stop: hears signals; `stop.reason` says why the training ended early, if it did.
     """
+
+    autotune = True  # crops come in few sizes; the images of evaluations may not
 
     def __init__(self, config: Config, run_dir: Path):
         self.config, self.run_dir = config, run_dir
         self.device = choose_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        torch.backends.cudnn.benchmark = True  # crops come in few sizes; nothing to a CPU
         self.step, self.results = 0, {}
         self.checkpointer = checkpoint.Checkpointer(run_dir / "checkpoints")
         latest = self.checkpointer.latest() if config.resume else None
         saved = checkpoint.load(latest) if latest else None
-        self.parts = Parts(config, self.device, saved and saved[0])
+        with autotuned(self.autotune):
+            self.parts = Parts(config, self.device, saved and saved[0])
         on_rank_zero(lambda: keep_classes(self.parts.source, run_dir))
         self.model, self.loss, self.optimizer = (
             self.parts.model,
@@ -117,10 +120,11 @@ class Trainer:
         self.step += 1
 
     def _forward_backward(self, micro: Batch, micros: int, last: bool) -> dict[str, Tensor]:
-        if self.config.train.grad_cache is not None:
-            losses, outputs = self._cached(micro, self.config.train.grad_cache)
-        else:
-            losses, outputs = self._in_one_graph(micro, micros, last)
+        with autotuned(self.autotune):
+            if self.config.train.grad_cache is not None:
+                losses, outputs = self._cached(micro, self.config.train.grad_cache)
+            else:
+                losses, outputs = self._in_one_graph(micro, micros, last)
         for hook in self.hooks.values():
             hook.after_backward(self, outputs, micro)
         return losses
@@ -276,6 +280,17 @@ class Trainer:
         self.loss.load_state_dict(own["loss"])
         self.meters.load_state_dict(own["meters"])
         self.broken.load_state_dict(own["broken"])
+
+
+@contextlib.contextmanager
+def autotuned(on: bool) -> Iterator[None]:
+    """Whether cuDNN times its algorithms for shapes that are new to it; afterwards as before."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
