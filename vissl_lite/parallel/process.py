@@ -195,7 +195,8 @@ def join_group(timeout_s: float = 1800.0, device: str = "auto") -> None:
 def be_as_patient(group: Any) -> dist.ProcessGroup:
     """Gives a group that is made after the first, to which PyTorch gives its own timeout, that."""
     first = cast(Any, dist.group.WORLD)._get_backend(torch.device("cpu"))
-    dist.distributed_c10d._set_pg_timeout(first.options._timeout, group)
+    older = dist.distributed_c10d._set_pg_timeout  # than torch 2.15, where this has a public name
+    getattr(dist, "set_timeout", older)(first.options._timeout, group)
     return group
 
 
