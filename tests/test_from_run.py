@@ -5,7 +5,7 @@ import torch
 
 from vissl_lite import TRUNKS, ConfigError
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD
-from vissl_lite.from_run import around, quoted, unquoted
+from vissl_lite.from_run import around
 from vissl_lite.overrides import compose
 from vissl_lite.plugins import load_entries
 
@@ -56,12 +56,3 @@ def test_a_file_beside_a_foreign_config(file, tmp_path):
 def test_no_such_weights():
     with pytest.raises(ConfigError, match=r"^init: nowhere is neither a run"):
         around("nowhere")
-
-
-@pytest.mark.parametrize(
-    "value", ["runs/x", "a=b", "a b", "it's", "a,b", "[x]", "${x}", "a b\\", "a\\' b"]
-)
-def test_quotes(value):
-    assert unquoted(f"init={value}") == value
-    if value[0] != "$":
-        assert unquoted(f"init={quoted(value)}") == value

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 
 from vissl_lite import REGISTRIES
 from vissl_lite.errors import did_you_mean
+from vissl_lite.grammar import key_of
 from vissl_lite.plugins import config_folders, recipes
 
 
@@ -43,20 +44,16 @@ def unknown_choices(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """A sentence for every name that does not exist, and the words that do not concern them."""
     problems, wrong = [], []
     for word in filter(_chooses, words):
-        group, options = _key(word).partition("@")[0], _options(_key(word).partition("@")[0])
+        group, options = key_of(word).partition("@")[0], _options(key_of(word).partition("@")[0])
         unknown = [name for name in chosen(word) if options and name not in options]
         problems += [_sentence(group, name, options) for name in unknown]
         wrong += [group] if unknown else []
     return problems, [word for word in words if not any(concerns(word, g) for g in wrong)]
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
-
-
 def _chooses(word: str) -> bool:
     """Whether the word is GROUP=NAME or GROUP=[NAME,...], and not GROUP={...} or a file."""
-    key, value = _key(word), word.partition("=")[2]
+    key, value = key_of(word), word.partition("=")[2]
     if not key or not value or value.startswith("{") or value.endswith((".yaml", ".yml")):
         return False
     return not key.startswith(("hydra", "-", "~")) and is_group(key)
@@ -64,7 +61,7 @@ def _chooses(word: str) -> bool:
 
 def concerns(word: str, group: str) -> bool:
     """Whether the word sets this group or key, or something in it."""
-    key = _key(word)
+    key = key_of(word)
     return key.partition("@")[0] == group or key.startswith(f"{group.replace('/', '.')}.")
 
 

@@ -31,6 +31,13 @@ class NonFiniteLoss(RuntimeError):
     """
 
 
+class SaveFailed(OSError):
+    """A checkpoint or file of weights could not be written; the ones before it are as they were.
+
+    The command line prints it without a traceback and exits with code 1.
+    """
+
+
 class WorkerDied(RuntimeError):
     """A process that makes batches ended: of what, and at which image.
 

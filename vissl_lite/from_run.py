@@ -1,17 +1,16 @@
 """What a recipe takes from the weights that `init=` names: `${from_run:trunk}`."""
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
 from vissl_lite.errors import ConfigError, place_renamed
+from vissl_lite.grammar import unquoted
 from vissl_lite.parallel.process import launched_rank
 
 if TYPE_CHECKING:
@@ -100,21 +99,3 @@ def _size(weights: "Weights") -> int | None:
         return infer(weights.trunk).get("image_size")
     except ConfigError:
         return None
-
-
-# ---------------------------------------------------------------- paths in Hydra's grammar
-
-
-def quoted(value: str) -> str:
-    """Any path as Hydra reads it: sweeps make folders such as `lr=0.1,seed=0`."""
-    if value[:1] in ("'", '"') or re.fullmatch(r"[\w./~:+@%-]*", value):
-        return value
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value) + "'"
-
-
-def unquoted(word: str) -> str:
-    """The value of `init=VALUE`, which may stand in quotes of Hydra's."""
-    value = word.partition("=")[2]
-    if value[:1] not in ("'", '"'):
-        return value
-    return str(OverridesParser.create().parse_override(word).value())

@@ -21,6 +21,7 @@ from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import has_begun
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import unreadable
+from vissl_lite.grammar import key_of, quoted
 from vissl_lite.parallel.process import (
     is_launched,
     launched_rank,
@@ -87,7 +88,7 @@ def _translated(args: Sequence[str]) -> list[str]:
             _check_grammar(word, new)
         except ConfigError as error:
             problems += error.problems
-            key = word.partition("=")[0].partition("@")[0].lstrip("+")
+            key = key_of(word).partition("@")[0]
             rest = [other for other in rest if not concerns(other, key)]
     if problems:
         raise ConfigError(*problems, *([] if is_sweep(args) else _problems(rest)))
@@ -121,7 +122,7 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     if key == "resume":
         return _resume(Path(value))
     if key == "init" and not is_sweep(args):
-        return [f"++init={from_run.quoted(value)}"]
+        return [f"++init={quoted(value)}"]
     if key == "hydra/launcher":
         _check_slurm(value, args)
         return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
@@ -173,14 +174,14 @@ def _resume(run_dir: Path) -> list[str]:
             + did_you_mean(str(run_dir), siblings)
             + ("" if siblings else "; give the folder that the run printed, under runs/")
         )
-    where = f"hydra.run.dir={from_run.quoted(str(run_dir))}"
+    where = f"hydra.run.dir={quoted(str(run_dir))}"
     return [*_config_file(run_dir / "config.yaml"), where, KEEP_WORDS, "++resume=true"]
 
 
 def _run_dir(value: str, args: Sequence[str]) -> list[str]:
     if is_sweep(args):
         return [f"hydra.run.dir={value}"]
-    where = f"hydra.run.dir={from_run.quoted(value)}"
+    where = f"hydra.run.dir={quoted(value)}"
     return [where, KEEP_WORDS] if has_begun(Path(value.strip("'\""))) else [where]
 
 
@@ -257,7 +258,7 @@ def only_chosen(tree: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]
         words: of the command line, or of this job of a sweep.
     """
     tree = dict(tree)
-    keys = [word.lstrip("+").partition("=")[0].split(".") for word in words]
+    keys = [key_of(word).split(".") for word in words]
     for group, registry in keyed_groups().items():
         choices = [word for word in words if word.startswith(f"{group}=")]
         names = chosen(choices[-1]) if choices else []

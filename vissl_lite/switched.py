@@ -8,11 +8,10 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vissl_lite import REGISTRIES
+from vissl_lite.grammar import key_of, value_of
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -39,7 +38,7 @@ def switched(tree: dict[str, Any], words: Sequence[str], compose: Compose) -> tu
         if old in (None, new):
             continue
         own, merged = _alone(path, word, compose), _at(tree, path)
-        for key in (k for k in map(_key, words) if k.startswith(f"{path}.")):  # but for ~key
+        for key in (k for k in map(key_of, words) if k.startswith(f"{path}.")):  # but for ~key
             _put(own, key.removeprefix(f"{path}."), _at(tree, key))
         _put(tree, path, own)
         left = [f"{path}.{k}={v}" for k, v in merged.items() if k not in own or own[k] != v]
@@ -52,32 +51,19 @@ def switched(tree: dict[str, Any], words: Sequence[str], compose: Compose) -> tu
 
 def _switches(word: str) -> str:
     """The place of the part that a word names, GROUP=NAME or KEY={name: NAME, ...}; "" if none."""
-    group = word.partition("=")[0].lstrip("+")
+    group = key_of(word)
     if group in {r.group for r in REGISTRIES.values() if r.group and not r.keyed}:
         return group.replace("/", ".")
-    return _key(word) if isinstance(_value(word), dict) and "name" in _value(word) else ""
+    return key_of(word) if isinstance(value_of(word), dict) and "name" in value_of(word) else ""
 
 
 def _alone(path: str, word: str, compose: Compose) -> dict[str, Any]:
     """The part as it is without a recipe."""
-    value = _value(word)
+    value = value_of(word)
     if isinstance(value, dict):
         return copy.deepcopy(value)
     part = OmegaConf.select(compose([word]), path)
     return OmegaConf.to_container(part, resolve=True)  # pyright: ignore[reportReturnType]
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
-
-
-def _value(word: str) -> Any:
-    if "=" not in word or word.startswith("~"):
-        return None
-    try:
-        return OverridesParser.create().parse_override(word).value()
-    except HydraException:
-        return None
 
 
 def _names(before: DictConfig, path: str, word: str) -> tuple[str | None, str]:
@@ -85,9 +71,9 @@ def _names(before: DictConfig, path: str, word: str) -> tuple[str | None, str]:
 
     Where both are choices of a group, of the choices: files may hold the same entry.
     """
-    value = _value(word)
+    value = value_of(word)
     if not isinstance(value, dict):
-        return before.hydra.runtime.choices.get(_key(word)), str(value)
+        return before.hydra.runtime.choices.get(key_of(word)), str(value)
     part = OmegaConf.select(before, path)
     old = part.get("name") if isinstance(part, DictConfig) else part  # may be the name alone
     return old, str(value["name"])

@@ -13,9 +13,9 @@ from training import small, trained
 
 from vissl_lite.engine import checkpoint
 from vissl_lite.engine.checkpoint import Checkpointer
-from vissl_lite.engine.tensor_files import SaveFailed, read_tensors
+from vissl_lite.engine.tensor_files import read_tensors
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, SaveFailed
 
 TENSORS, STATE = {"weight": torch.arange(3.0)}, {"step": 3}
 

@@ -14,11 +14,11 @@ from training import records, small, trained
 
 from vissl_lite import HOOKS, TRUNKS, ConfigError
 from vissl_lite.config import IMAGENET_MEAN, Data, Labelled
+from vissl_lite.engine import weights_file
 from vissl_lite.engine.checkpoint import Checkpointer, load
 from vissl_lite.engine.meters import Meters
-from vissl_lite.engine.tensor_files import SaveFailed
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.hooks._export import export
+from vissl_lite.errors import SaveFailed
 from vissl_lite.hooks.base import Hook
 from vissl_lite.plugins import load_entries
 
@@ -227,7 +227,7 @@ def test_weights_on_a_full_disk_are_one_sentence_and_no_file(tmp_path, monkeypat
     file.write_text("of before")
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(SaveFailed, match=r"weights: .*safetensors could not .* No space left"):
-        export(t.model.trunk.state_dict(), file, {})
+        weights_file.write(t.model.trunk.state_dict(), file, {})
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["weights.safetensors"]
     assert file.read_text() == "of before"
 

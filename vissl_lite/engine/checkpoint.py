@@ -28,8 +28,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vissl_lite
-from vissl_lite.engine.tensor_files import SaveFailed, begin_write, reason, write_tensors
-from vissl_lite.errors import ConfigError
+from vissl_lite.engine.tensor_files import begin_write, reason, write_tensors
+from vissl_lite.errors import ConfigError, SaveFailed
 from vissl_lite.io import replace_text, sync
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
 from vissl_lite.parallel.process import be_as_patient

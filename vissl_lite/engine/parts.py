@@ -18,6 +18,7 @@ from vissl_lite.engine.combinations import check_processes
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
 from vissl_lite.engine.scaler import Scaler
+from vissl_lite.engine.schedules import Schedules
 from vissl_lite.engine.strategy import choose_strategy, stand_in
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
@@ -163,7 +164,7 @@ class Parts:
         lr, sentence = build.peak_lr(self.config)
         self.notes.append(sentence)
         self.optimizer = build.build_optimizer(self.config, self.model, lr)
-        self.schedules = build.Schedules(
+        self.schedules = Schedules(
             self.config, self.optimizer, self.loss, lr, self.total_steps, self.steps_per_epoch
         )
         fp16 = self.numerics.precision == "fp16"

@@ -24,12 +24,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-from vissl_lite.errors import ConfigError
+from vissl_lite.errors import ConfigError, SaveFailed
 from vissl_lite.parallel.collectives import is_distributed
-
-
-class SaveFailed(OSError):
-    """A checkpoint could not be written; the ones before it are as they were."""
 
 
 def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:

@@ -18,9 +18,9 @@ import torch
 import vissl_lite
 from vissl_lite import TRUNKS
 from vissl_lite.config import Config
+from vissl_lite.engine import weights_file
 from vissl_lite.engine.journal import save_config
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.hooks._export import export
 from vissl_lite.hooks.base import Hook
 from vissl_lite.io import replace_text
 from vissl_lite.parallel.collectives import on_rank_zero
@@ -45,7 +45,7 @@ def write_weights(bench: Bench, config: Config) -> str:
     tensors = {f"trunk.{name}": t for name, t in bench.model.trunk.state_dict().items()}
     tensors |= {f"heads.{name}": t for name, t in kept.state_dict().items()}
     trunk = json.dumps(TRUNKS.check(config.trunk, "trunk"))
-    export(tensors, file, {"trunk": trunk, "vissl_lite": vissl_lite.__version__})
+    weights_file.write(tensors, file, {"trunk": trunk, "vissl_lite": vissl_lite.__version__})
     return on_rank_zero(lambda: _digest(file))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from functools import partial
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
-from vissl_lite import HOOKS, ConfigError
-from vissl_lite.engine.tensor_files import SaveFailed
-from vissl_lite.errors import did_you_mean
-from vissl_lite.hooks._export import card, export
+import vissl_lite
+from vissl_lite import HOOKS, TRUNKS, ConfigError
+from vissl_lite.engine import weights_file
+from vissl_lite.errors import SaveFailed, did_you_mean
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
 from vissl_lite.parallel.shards import local
@@ -119,7 +120,7 @@ class Checkpoint(Hook):
         trainer.checkpointer.wait()
         if saved:
             file = trainer.run_dir / "weights.safetensors"
-            export(trainer.model.trunk.state_dict(), file, card(trainer))
+            weights_file.write(trainer.model.trunk.state_dict(), file, _card(trainer))
 
     def _improved(self, trainer: Trainer) -> bool:
         value = trainer.results.get(self.best or "", math.nan)
@@ -198,3 +199,17 @@ def all_finite(trainer: Trainer) -> bool:
     largest = torch.stack([t.to(trainer.device, torch.float32) for t in largest])
     bad = ~largest.isfinite().all() | (trainer.meters.first_bad >= 0)
     return all_reduce_sum(bad.float()).item() == 0
+
+
+def _card(trainer: Trainer) -> dict[str, str]:
+    """What the file of weights says about itself; trunk, mean, std and size are JSON."""
+    config = trainer.config
+    return {
+        "recipe": config.recipe or "",
+        "step": str(trainer.step),
+        "trunk": json.dumps(TRUNKS.check(config.trunk, "trunk")),
+        "mean": json.dumps(config.data.mean),
+        "std": json.dumps(config.data.std),
+        "size": json.dumps(config.labelled.size),
+        "vissl_lite": vissl_lite.__version__,
+    }

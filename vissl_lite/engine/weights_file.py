@@ -1,4 +1,4 @@
-"""The trunk's weights as one file that other programs read."""
+"""Weights as one `.safetensors` file, which other programs read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-import vissl_lite
-from vissl_lite import TRUNKS
 from vissl_lite.engine.checkpoint import together
-from vissl_lite.engine.tensor_files import SaveFailed, reason
+from vissl_lite.engine.tensor_files import reason
+from vissl_lite.errors import SaveFailed
 from vissl_lite.io import sync
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.shards import whole
-
-if TYPE_CHECKING:
-    from vissl_lite.engine.trainer import Trainer
 
 _NAMES = {  # of the safetensors format
     torch.float64: "F64",
@@ -37,7 +32,7 @@ _NAMES = {  # of the safetensors format
 }
 
 
-def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+def write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
     """Writes tensors, sharded or not, as `.safetensors`: the whole file or none.
 
     One tensor at a time is gathered, so that a host needs room for the largest only. All processes
@@ -48,14 +43,14 @@ def export(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
     """
     blocks = _bytes(tensors)
 
-    def write() -> None:
+    def by_rank_0() -> None:
         try:
             if rank() == 0:
                 _write(file, _header(tensors, metadata), blocks)
         finally:
             deque(blocks, maxlen=0)  # what rank 0 could not write is gathered with the others
 
-    together(write)
+    together(by_rank_0)
 
 
 def _write(file: Path, header: bytes, blocks: Iterator[memoryview]) -> None:
@@ -72,20 +67,6 @@ def _write(file: Path, header: bytes, blocks: Iterator[memoryview]) -> None:
     except OSError as error:
         tmp.unlink(missing_ok=True)
         raise SaveFailed(f"weights: {file} could not be written; {reason(error)}") from None
-
-
-def card(trainer: Trainer) -> dict[str, str]:
-    """What the file of weights says about itself; trunk, mean, std and size are JSON."""
-    config = trainer.config
-    return {
-        "recipe": config.recipe or "",
-        "step": str(trainer.step),
-        "trunk": json.dumps(TRUNKS.check(config.trunk, "trunk")),
-        "mean": json.dumps(config.data.mean),
-        "std": json.dumps(config.data.std),
-        "size": json.dumps(config.labelled.size),
-        "vissl_lite": vissl_lite.__version__,
-    }
 
 
 def _header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
