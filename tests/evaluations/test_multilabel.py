@@ -146,13 +146,14 @@ def test_tags_of_all_processes_in_the_order_of_the_source(ranks):
 def test_builds_from_a_config():
     built = EVALUATIONS.build({"classifier": "logistic", "C": [1]}, "evaluations.multilabel")
     assert (built.classifier, built.C, built.folds) == ("logistic", (1.0,), 3)
+    with pytest.raises(ConfigError, match=r"evaluations\.multilabel\.folds: 1; needs 2 or more"):
+        EVALUATIONS.build({"folds": 1}, "evaluations.multilabel")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"C": ()}, r"evaluations\.multilabel\.C: \[\]; needs numbers above 0"),
-        ({"folds": 1}, r"evaluations\.multilabel\.folds: 1; needs 2 or more"),
         ({"folds": 200}, r"labelled: no tag is on 200 train images, missing on 200, and on"),
     ],
 )

@@ -280,7 +280,6 @@ def with_maps(tmp_path, label=None, **changes):
         (None, {"labels_test": "here.json"}, "labels_train and labels_test are not of the same"),
         (None, {"images_test": "nowhere"}, r"images_test: no image nowhere/a\.jpg or \.png for"),
         (None, {"labels_test": "nowhere"}, r"labels_test: no PNG files in nowhere"),
-        (None, {"iterations": 0}, r"iterations: 0; needs 1 or more"),
     ],
 )
 def test_mistakes(tmp_path, label, changes, message):

@@ -29,7 +29,7 @@ def test_there_are_never_more_samples_than_classes():
 
 
 def test_no_sample_is_refused():
-    with pytest.raises(ConfigError, match=r"sampled: 0; needs at least 1"):
+    with pytest.raises(ConfigError, match=r"sampled: 0; needs 1 or more"):
         HEADS.build({"name": "sampled_linear", "sampled": 0}, in_dim=6, num_classes=30)
 
 

@@ -169,7 +169,7 @@ def test_a_metric_of_no_evaluation_is_refused(tmp_path, best):
 
 @pytest.mark.parametrize("option", ["every_minutes", "every_steps", "keep_last"])
 def test_nothing_below_one(option):
-    with pytest.raises(ConfigError, match=rf"hooks\.checkpoint\.{option}: is 0"):
+    with pytest.raises(ConfigError, match=rf"hooks\.checkpoint\.{option}: 0; needs"):
         HOOKS.build({option: 0}, "hooks.checkpoint")
 
 

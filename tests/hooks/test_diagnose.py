@@ -204,7 +204,7 @@ def test_a_bad_step_is_left_to_nan_capture():
 
 
 def test_patience_below_one_is_refused():
-    with pytest.raises(ConfigError, match=r"hooks\.diagnose\.patience: is 0"):
+    with pytest.raises(ConfigError, match=r"hooks\.diagnose\.patience: 0; needs 1"):
         HOOKS.build({"patience": 0}, "hooks.diagnose")
 
 

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from distributed import run_ranks
 from training import records, small, trained
 
-from vissl_lite import EVALUATIONS, ConfigError
+from vissl_lite import EVALUATIONS, HOOKS, ConfigError
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.hooks.base import Hook
-from vissl_lite.hooks.evaluate import Evaluate, _command
+from vissl_lite.hooks.evaluate import _command
 from vissl_lite.parallel import agreement
 from vissl_lite.parallel.collectives import rank
 
@@ -98,7 +98,7 @@ def test_missing_images_are_told_before_the_first_step(tmp_path):
 
 def test_a_negative_period_is_an_error():
     with pytest.raises(ConfigError, match=r"hooks\.evaluate\.every_epochs: -1; needs 0 or more"):
-        Evaluate(every_epochs=-1)
+        HOOKS.build({"every_epochs": -1}, "hooks.evaluate")
 
 
 class Terminate(Hook):

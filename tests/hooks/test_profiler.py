@@ -56,5 +56,5 @@ def test_a_run_that_ends_before_says_so(tmp_path):
 
 @pytest.mark.parametrize("option", ["start_step", "steps"])
 def test_nothing_below_one(option):
-    with pytest.raises(ConfigError, match=rf"hooks\.profiler\.{option}: is 0"):
+    with pytest.raises(ConfigError, match=rf"hooks\.profiler\.{option}: 0; needs 1 or more"):
         HOOKS.build({option: 0}, "hooks.profiler")

@@ -56,7 +56,7 @@ def test_the_config_of_a_run_is_measured_as_that_run(tmp_path):
         (["config=quickstart", "train.batchsize=8"], "did you mean 'batch_size'"),
         (["config=quickstart", "step=3"], "did you mean 'steps'"),
         (["config=quickstart", "steps=-1"], "at least 1"),
-        (["config=quickstart", "launch.processes=0"], "launch.processes: is 0; needs at least 1"),
+        (["config=quickstart", "launch.processes=0"], "launch.processes: 0; needs 1 or more"),
     ],
 )
 def test_what_is_wrong_is_said(words, message):

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vissl_lite import ConfigError
+from vissl_lite import SOURCES, ConfigError
 from vissl_lite.sources.digits import load_digits
 from vissl_lite.sources.digits_tags import DigitsTags, zipf
 
@@ -67,10 +67,12 @@ def test_function_of_seed_split_and_index():
 
 
 def test_mistakes():
-    with pytest.raises(ConfigError, match=r"digits_tags.n: 0 images"):
-        DigitsTags(n=0)
-    with pytest.raises(ConfigError, match=r"2 is no probability"):
-        DigitsTags(untagged=2)
+    with pytest.raises(ConfigError) as raised:
+        SOURCES.build({"name": "digits_tags", "n": 0, "untagged": 2}, "data.source")
+    assert raised.value.problems == [
+        "data.source.n: 0; needs 1 or more",
+        "data.source.untagged: 2; needs 0 to 1",
+    ]
     for index in (-1, 10_000):
         with pytest.raises(IndexError):
             DigitsTags()[index]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from distributed import run_ranks
 
-from vissl_lite import ConfigError
+from vissl_lite import SOURCES, ConfigError
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.shards.build import build
@@ -165,8 +165,8 @@ def test_mistakes(folder, tmp_path):
         Packed(str(tmp_path / "site" / "shardz"))
     with pytest.raises(ConfigError, match=r"site has no shards.json; run: vissl-lite shards build"):
         Packed(str(tmp_path / "site"))
-    with pytest.raises(ConfigError, match=r"block_kib: is 0; needs more than 0"):
-        Packed(str(folder), block_kib=0)
+    with pytest.raises(ConfigError, match=r"block_kib: 0; needs 1 or more"):
+        SOURCES.build({"name": "packed", "path": str(folder), "block_kib": 0}, "data.source")
     with pytest.raises(ConfigError, match=r"ftp:// is an unknown scheme.*known: file, http, https"):
         Packed("ftp://host/shards")
     with pytest.raises(ConfigError, match=r"'\.\.' in http://host/../shards"):

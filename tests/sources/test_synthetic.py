@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vissl_lite import ConfigError
+from vissl_lite import SOURCES, ConfigError
 from vissl_lite.sources.synthetic import Synthetic
 
 
@@ -32,5 +32,5 @@ def test_labels_and_gray():
 
 
 def test_mistakes():
-    with pytest.raises(ConfigError, match=r"synthetic.size: is 0; needs at least 1"):
-        Synthetic(size=0)
+    with pytest.raises(ConfigError, match=r"data.source.size: 0; needs 1 or more"):
+        SOURCES.build({"name": "synthetic", "size": 0}, "data.source")

@@ -3,7 +3,7 @@ judged."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from vissl_lite.evaluations._classifiers import (
     note_unconverged,
 )
 from vissl_lite.evaluations._ranks import share_out
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -58,15 +59,13 @@ class Multilabel:
         self,
         classifier: Kind = "svm",
         C: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0),
-        folds: int = 3,
+        folds: Annotated[int, at_least(2)] = 3,
         layer: str | None = None,
         scale: Scale = "l2",
         max_iter: int = 2000,
         seed: int = 0,
     ):
         check_costs(C, max_iter, "evaluations.multilabel")
-        if folds < 2:
-            raise ConfigError(f"evaluations.multilabel.folds: {folds}; needs 2 or more")
         self.classifier: Kind = classifier
         self.scale: Scale = scale
         self.C, self.folds, self.layer = C, folds, layer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ from vissl_lite.evaluations._training import fit, seeded, warm_poly
 from vissl_lite.io import replace_text
 from vissl_lite.layers.norm import BatchNorm2d
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.bench import Bench
@@ -102,16 +103,13 @@ class Segmentation:
         scale: tuple[float, float] = (0.5, 2.0),
         flip: bool = True,
         batch_norm: bool = True,
-        iterations: int = 40_000,
-        batch_size: int = 16,
+        iterations: Annotated[int, at_least(1)] = 40_000,
+        batch_size: Annotated[int, at_least(1)] = 16,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup: int = 1500,
         seed: int = 0,
     ):
-        for name, value in {"iterations": iterations, "batch_size": batch_size}.items():
-            if value < 1:
-                raise ConfigError(f"{PLACE}.{name}: {value}; needs 1 or more")
         self.images, self.labels = (images_train, images_test), (labels_train, labels_test)
         self.classes, self.layer = classes, layer
         self.background: Background = background

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from vissl_lite import HEADS, ConfigError
+from vissl_lite import HEADS
 from vissl_lite.heads.linear import Linear
 from vissl_lite.layers.sampled_logits import SampledLogits
 from vissl_lite.schema import at_least
@@ -25,19 +25,17 @@ class SampledLinear(Linear):  # pyright: ignore[reportGeneralTypeIssues]
         out_dim: number of classes; null takes that of the source.
 
     Raises:
-        ConfigError: no sampled class, or nobody says how many classes there are.
+        ConfigError: nobody says how many classes there are.
     """
 
     def __init__(
         self,
-        sampled: int = 8192,
+        sampled: Annotated[int, at_least(1)] = 8192,
         out_dim: Annotated[int | None, at_least(1)] = None,
         *,
         in_dim: int,
         num_classes: int | None = None,
     ):
-        if sampled < 1:
-            raise ConfigError(f"sampled_linear.sampled: {sampled}; needs at least 1")
         super().__init__(out_dim, in_dim=in_dim, num_classes=num_classes)
         self.sampled = min(sampled, self.out_dim)
 

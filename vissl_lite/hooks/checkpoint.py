@@ -18,7 +18,7 @@ from vissl_lite.errors import SaveFailed, did_you_mean
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
 from vissl_lite.parallel.shards import local
-from vissl_lite.schema import at_least
+from vissl_lite.schema import above, at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.checkpoint import Checkpointer
@@ -46,7 +46,7 @@ class Checkpoint(Hook):
             A checkpoint that cannot be written is reported and left out, the last one is an error.
 
     Raises:
-        ConfigError: a period that is not positive, or a metric that no evaluation has.
+        ConfigError: a metric that no evaluation has.
     """
 
     last = True  # what the others did at this step, evaluations above all, is in the checkpoint
@@ -54,21 +54,13 @@ class Checkpoint(Hook):
     def __init__(
         self,
         every_epochs: Annotated[float, at_least(0)] = 1.0,
-        every_minutes: float | None = 10.0,
-        every_steps: int | None = None,
-        keep_last: int = 2,
+        every_minutes: Annotated[float | None, above(0)] = 10.0,
+        every_steps: Annotated[int | None, at_least(1)] = None,
+        keep_last: Annotated[int, at_least(1)] = 2,
         best: str | None = None,
         best_mode: Literal["max", "min"] = "max",
         background: bool | None = None,
     ):
-        positive = {
-            "every_minutes": every_minutes,
-            "every_steps": every_steps,
-            "keep_last": keep_last,
-        }
-        for name, value in positive.items():
-            if value is not None and value <= 0:
-                raise ConfigError(f"hooks.checkpoint.{name}: is {value}; needs more than 0")
         self.every_epochs, self.every_steps = every_epochs, every_steps
         self.every_minutes, self.background = every_minutes, background
         self.keep_last, self.best, self.best_mode = keep_last, best, best_mode

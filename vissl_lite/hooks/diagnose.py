@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
-from vissl_lite import HOOKS, ConfigError
+from vissl_lite import HOOKS
 from vissl_lite.data.batch import Batch
 from vissl_lite.hooks._spectrum import effective_rank, embedding_std, pair_cosines
 from vissl_lite.hooks._verdicts import Limits, finding, verdict
 from vissl_lite.hooks.base import Hook
 from vissl_lite.model import Outputs
 from vissl_lite.parallel.collectives import gather_with_grad, mean_over_ranks, world_size
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.trainer import Trainer
@@ -44,9 +45,6 @@ class Diagnose(Hook):
         patience: a verdict needs this many log lines in a row.
         grace_steps: first steps without verdicts; null: a tenth of the training, at most 1000.
         stop: end the training at a verdict.
-
-    Raises:
-        ConfigError: patience below 1.
     """
 
     def __init__(
@@ -54,12 +52,10 @@ class Diagnose(Hook):
         std_threshold: float = 0.1,
         rank_threshold: float = 2.0,
         invariance_threshold: float = 0.02,
-        patience: int = 5,
+        patience: Annotated[int, at_least(1)] = 5,
         grace_steps: int | None = None,
         stop: bool = False,
     ):
-        if patience < 1:
-            raise ConfigError(f"hooks.diagnose.patience: is {patience}; needs at least 1")
         self.limits = Limits(std_threshold, rank_threshold, invariance_threshold)
         self.patience, self.grace_steps, self.stop = patience, grace_steps, stop
         self.found: str | None = None

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from vissl_lite import HOOKS, ConfigError
+from vissl_lite import HOOKS
 from vissl_lite.engine.evaluate import Evaluations
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.agreement import shared_failure
 from vissl_lite.plugins import recipes
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.trainer import Trainer
@@ -34,14 +35,16 @@ class Evaluate(Hook):
         at_end: after the last step, whatever `every_epochs` says.
 
     Raises:
-        ConfigError: `every_epochs` is negative; before the first step, as `Evaluations` and its
-            evaluations.
+        ConfigError: before the first step, as `Evaluations` and its evaluations.
         NonFiniteLoss: of an evaluation before the first step.
     """
 
-    def __init__(self, every_epochs: float = 1.0, at_start: bool = False, at_end: bool = True):
-        if every_epochs < 0:
-            raise ConfigError(f"hooks.evaluate.every_epochs: {every_epochs:g}; needs 0 or more")
+    def __init__(
+        self,
+        every_epochs: Annotated[float, at_least(0)] = 1.0,
+        at_start: bool = False,
+        at_end: bool = True,
+    ):
         self.every_epochs, self.at_start, self.at_end = every_epochs, at_start, at_end
         self.evaluations: Evaluations | None = None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from vissl_lite import HOOKS, ConfigError
+from vissl_lite import HOOKS
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import rank
+from vissl_lite.schema import at_least
 
 if TYPE_CHECKING:
     from vissl_lite.engine.trainer import Trainer
@@ -26,15 +27,13 @@ class Profiler(Hook):
     Args:
         start_step: steps of this session before the recording; the first ones are never typical.
         steps: how many are recorded; a trace grows by some MB per step.
-
-    Raises:
-        ConfigError: one of them is below 1.
     """
 
-    def __init__(self, start_step: int = 10, steps: int = 5):
-        for name, value in (("start_step", start_step), ("steps", steps)):
-            if value < 1:
-                raise ConfigError(f"hooks.profiler.{name}: is {value}; needs at least 1")
+    def __init__(
+        self,
+        start_step: Annotated[int, at_least(1)] = 10,
+        steps: Annotated[int, at_least(1)] = 5,
+    ):
         self.when = schedule(skip_first=start_step - 1, wait=0, warmup=1, active=steps, repeat=1)
         self.start_step, self.done = start_step, False
 

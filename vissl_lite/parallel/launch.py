@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.process import is_launched
 from vissl_lite.parallel.signals import STOPS, caught, more_telling, pass_on
 from vissl_lite.parallel.watchdog import EXIT_OTHER_RANK, EXIT_STUCK
+from vissl_lite.schema import above, at_least
 
 EXIT_CONFIG = 2
 FOR_ALL = {EXIT_CONFIG: "config error", EXIT_STUCK: "the run stands still"}  # begins what one says
@@ -34,14 +35,12 @@ FROM_PARENT = "VISSL_LITE_PARENT"
 class Launch:
     """How a run is started; no part of what is trained, hence not saved with it."""
 
-    processes: int | Literal["auto"] = "auto"  # on this machine; auto: one per GPU, else one
-    timeout_s: float = 1800.0  # a run in which nothing moves for so long is ended
-
-    def __post_init__(self) -> None:
-        if self.processes != "auto" and self.processes < 1:
-            raise ConfigError(f"launch.processes: is {self.processes}; needs at least 1")
-        if self.timeout_s <= 0:
-            raise ConfigError(f"launch.timeout_s: is {self.timeout_s:g}; needs more than 0")
+    processes: Annotated[int | Literal["auto"], at_least(1)] = (
+        "auto"  # on this machine; auto: one per GPU, else one
+    )
+    timeout_s: Annotated[float, above(0)] = (
+        1800.0  # a run in which nothing moves for so long is ended
+    )
 
 
 class ProcessFailed(RuntimeError):

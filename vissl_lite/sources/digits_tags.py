@@ -1,14 +1,14 @@
 """Mosaics of handwritten digits with hashtags: a small stand-in for photographs from the web."""
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.random import generator
-from vissl_lite.errors import ConfigError
+from vissl_lite.schema import at_least, between
 from vissl_lite.sources._source import Source
 from vissl_lite.sources.digits import Split, load_digits
 
@@ -39,26 +39,19 @@ class DigitsTags(Source):
             equally likely.
         untagged: probability that an image has no tags though it shows something.
         seed: of the mosaics.
-
-    Raises:
-        ConfigError: n < 1, or untagged outside [0, 1].
     """
 
     num_classes = len(PAIRS)
 
     def __init__(
         self,
-        n: int = 10_000,
+        n: Annotated[int, at_least(1)] = 10_000,
         grid: Literal[2, 4] = 2,
         split: Split = "train",
         exponent: float = 1.0,
-        untagged: float = 0.02,
+        untagged: Annotated[float, between(0, 1)] = 0.02,
         seed: int = 0,
     ):
-        if n < 1:
-            raise ConfigError(f"digits_tags.n: {n} images; needs at least 1")
-        if not 0 <= untagged <= 1:
-            raise ConfigError(f"digits_tags.untagged: {untagged} is no probability; give 0 to 1")
         self.n, self.grid, self.split, self.untagged, self.seed = n, grid, split, untagged, seed
         self.classes = [f"{a}-{b}" for a, b in PAIRS]
         self.frequency_V = zipf(exponent)

@@ -2,7 +2,7 @@
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from vissl_lite.data.batch import Sample
 from vissl_lite.data.decode import BrokenImage
 from vissl_lite.errors import ConfigError
 from vissl_lite.io import cache_folder
+from vissl_lite.schema import above, at_least
 from vissl_lite.sources._blocks import Blocks
 from vissl_lite.sources._columns import Column, Ragged, Strings
 from vissl_lite.sources._packed import (
@@ -55,10 +56,12 @@ class Packed(IndexedSource):
         BrokenImage: by `source[i]`, where the checksum of an image does not fit.
     """
 
-    def __init__(self, path: str, cache_gib: float = 16.0, block_kib: int = 256):
-        for key, value in (("cache_gib", cache_gib), ("block_kib", block_kib)):
-            if value <= 0:
-                raise ConfigError(f"packed.{key}: is {value}; needs more than 0")
+    def __init__(
+        self,
+        path: str,
+        cache_gib: Annotated[float, above(0)] = 16.0,
+        block_kib: Annotated[int, at_least(1)] = 256,
+    ):
         self.path = path.rstrip("/")
         limit, size = int(cache_gib * GIB), block_kib * KIB
         self._shards = _shards(self.path, limit, size)

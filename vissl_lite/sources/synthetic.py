@@ -1,13 +1,13 @@
 """Images made of nothing, for benchmarks and dry runs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from vissl_lite import SOURCES
 from vissl_lite.data.batch import Sample
 from vissl_lite.data.random import generator
-from vissl_lite.errors import ConfigError
+from vissl_lite.schema import at_least
 from vissl_lite.sources._source import Source
 
 STREAM = 12  # of `generator`
@@ -26,22 +26,16 @@ class Synthetic(Source):
         kind: "noise", each value uniform in 0..255, or "gray", all values 128.
         num_classes: number of classes.
         seed: of the noise.
-
-    Raises:
-        ConfigError: n, size or num_classes < 1.
     """
 
     def __init__(
         self,
-        n: int = 1281,
-        size: int = 224,
+        n: Annotated[int, at_least(1)] = 1281,
+        size: Annotated[int, at_least(1)] = 224,
         kind: Literal["noise", "gray"] = "noise",
-        num_classes: int = 1000,
+        num_classes: Annotated[int, at_least(1)] = 1000,
         seed: int = 0,
     ):
-        for key, value in (("n", n), ("size", size), ("num_classes", num_classes)):
-            if value < 1:
-                raise ConfigError(f"synthetic.{key}: is {value}; needs at least 1")
         self.n, self.size, self.kind, self.seed = n, size, kind, seed
         self.num_classes: int = num_classes
 
