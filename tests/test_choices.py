@@ -86,6 +86,11 @@ def test_words_that_mean_nothing_hide_no_other_mistake(words, places):
     assert [re.split("[:;]", problem)[0] for problem in found] == places
 
 
+def test_no_place_in_a_list_hides_no_other_mistake():
+    with pytest.raises(ConfigError, match="loss: unknown 'swavv'; did you mean 'swav'"):
+        hydra_arguments(["config=quickstart", "loss=swavv", "data.views.size=3"])
+
+
 def test_a_place_as_messages_name_it():
     words = hydra_arguments(["config=quickstart", "data.views[0].size=9", "seed=[1]"])
     assert words[:3] == ["config=quickstart", "++data.views.0.size=9", "++seed=[1]"]

@@ -208,6 +208,14 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(tmp_path):
         (["config=quickstart", "=3"], "'=3' sets nothing: a key is missing before ="),
         (["confg=quickstart"], "unknown key 'confg' for the config; did you mean 'config'?"),
         (["config="], "config: names no recipe; vissl-lite list shows them"),
+        (
+            ["config=quickstart", "data.views[7].size=3"],
+            "data.views[7]: the list has no such item;",
+        ),
+        (
+            ["config=quickstart", "data.views.size=3"],
+            "'size' names nothing in a list; its items are",
+        ),
     ],
 )
 def test_words_that_mean_nothing(words, message, tmp_path):

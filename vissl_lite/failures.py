@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigIndexError, OmegaConfBaseException
 from yaml import YAMLError
 
 from vissl_lite import REGISTRIES
@@ -20,12 +21,13 @@ _READABLE = (
     "close every bracket and quote; a value in which = , : or brackets mean nothing stands in"
     " quotes of its own: \"key='a=b'\""
 )
+_ITEMS = "its items are counted from 0, as in data.views[0].size=96"
 USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def report(error: Exception) -> int:
     """Prints what the user has to know of an error, once for all ranks; returns the exit code."""
-    if isinstance(error, USER_ERRORS):
+    if isinstance(error, USER_ERRORS) or _names_no_item(error):
         text, code = block(error), EXIT_CONFIG
     elif isinstance(error, (NonFiniteLoss, SaveFailed, WorkerDied)):
         text, code = f"stopped: {error}", 1
@@ -49,6 +51,12 @@ def block(error: Exception) -> str:
     count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
     lines = "\n".join(problem.replace("\n", "\n  ") for problem in problems)
     return f"config error{count}\n  " + lines.replace("\n", "\n  ")
+
+
+def _names_no_item(error: Exception) -> bool:
+    """`data.views.size=9`: OmegaConf wants a number where a list is, and raises what int() does."""
+    *_, last = [Path(), *(Path(f.filename) for f in traceback.extract_tb(error.__traceback__))]
+    return "invalid literal for int()" in str(error) and "omegaconf" in last.parts
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -75,4 +83,9 @@ def in_our_words(error: Exception) -> str:
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
         return unreadable(error.override.lstrip("+"))
+    missing = next((e for e in _chain(error) if isinstance(e, ConfigIndexError)), None)
+    if missing:
+        return f"{missing.full_key}: the list has no such item; {_ITEMS}"
+    if _names_no_item(error):
+        return f"{str(error).rpartition(': ')[2]} names nothing in a list; {_ITEMS}"
     return str(error).strip().split("\nSee https")[0]

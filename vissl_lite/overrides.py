@@ -145,7 +145,7 @@ def _problems(words: Sequence[str]) -> list[str]:
         compose([word for word in words if "=" in word and not word.startswith("-")])
     except ConfigError as error:
         return error.problems
-    except (HydraException, OmegaConfBaseException):  # comes again when the names are mended
+    except (HydraException, OmegaConfBaseException, ValueError):  # comes again when all is mended
         pass
     return []
 
