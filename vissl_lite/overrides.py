@@ -111,30 +111,37 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
     key, equals, value = word.partition("=")
     if not equals or word.startswith("-"):
         return [word]
-    if not key:
-        raise ConfigError(f"{word!r} sets nothing: a key is missing before =")
     if key in keyed_groups() and from_file(args):  # one tree, without groups: see only_chosen
         return []
+    _check_word(word, key, value)
+    if _names_file(word):
+        return _config_file(Path(value))
+    match key:
+        case "resume":
+            return _resume(Path(value))
+        case "run_dir":
+            return _run_dir(value, args)
+        case "init" if not is_sweep(args):
+            return [f"++init={quoted(value)}"]
+        case "hydra/launcher":
+            _check_slurm(value, args)
+            return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
+    return [word] if _is_for_hydra(key, value) else [f"++{word}"]
+
+
+def _check_word(word: str, key: str, value: str) -> None:
+    if not key:
+        raise ConfigError(f"{word!r} sets nothing: a key is missing before =")
     if word == "config=":
         raise ConfigError("config: names no recipe; vissl-lite list shows them")
     if value in ("null", "") and is_group(key):
         raise ConfigError(f"{key}: null is not a choice; leave it out with ~{key}")
-    if key == "resume":
-        return _resume(Path(value))
-    if key == "init" and not is_sweep(args):
-        return [f"++init={quoted(value)}"]
-    if key == "hydra/launcher":
-        _check_slurm(value, args)
-        return [word, "hydra.mode=MULTIRUN"]  # else Hydra would ignore the launcher
-    if key == "run_dir":
-        return _run_dir(value, args)
-    if _names_file(word):
-        return _config_file(Path(value))
-    if key == "config":
-        return [word]
-    if key[0] in "+~" or key.startswith("hydra") or (is_group(key) and not value.startswith("{")):
-        return [word]
-    return [f"++{word}"]
+
+
+def _is_for_hydra(key: str, value: str) -> bool:
+    """Whether a word is in Hydra's terms as it is: a choice, a setting of its own, or +, ++, ~."""
+    chooses = key == "config" or (is_group(key) and not value.startswith("{"))
+    return chooses or key[0] in "+~" or key.startswith("hydra")
 
 
 def _problems(words: Sequence[str]) -> list[str]:

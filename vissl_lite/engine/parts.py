@@ -135,18 +135,21 @@ class Parts:
             precision = self.numerics.precision
             self.numerics = numerics.choose(precision, "auto", model, views, self.device)
         numerics.apply_layout(model, self.numerics)
+        if self.strategy == "reference_ddp":
+            self.forward = wrap.data_parallel(model, self.device, config.layer is not None)
+        self._note_choices()
+
+    def _note_choices(self) -> None:
         if self.strategy is not None or self.checkpointing != "none":
             spread = f"strategy {self.strategy or 'none, one process'}"
             self.notes.append(
                 f"{spread}, activation checkpointing {self.checkpointing}"
-                f"{stand_in(config, self.device)}"
+                f"{stand_in(self.config, self.device)}"
             )
         self.notes.append(
             f"precision {self.numerics.precision}, {self.numerics.memory_format}"
             f" ({self.numerics.reason})"
         )
-        if self.strategy == "reference_ddp":
-            self.forward = wrap.data_parallel(model, self.device, config.layer is not None)
 
     def _shard(self) -> None:
         config, precision = self.config, self.numerics.precision
