@@ -176,6 +176,21 @@ def test_a_signal_reaches_every_rank_and_all_may_finish(tmp_path, name):
     assert (tmp_path / "saved1").exists()
 
 
+def test_a_signal_reaches_a_rank_that_is_being_started(tmp_path, monkeypatch):
+    team, start = launch.Team(tmp_path), subprocess.Popen
+
+    def interrupted(*args, **options):
+        member = start(*args, **options)
+        team.note(signal.SIGTERM, None)
+        return member
+
+    monkeypatch.setattr(launch.subprocess, "Popen", interrupted)
+    with team:
+        team.start([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))
+        assert team.wait() is None
+        assert team.codes == [-signal.SIGTERM]
+
+
 def test_the_second_ctrl_c_kills(tmp_path):
     with started(tmp_path, noting(tmp_path, "SIGINT", saving_s=60)) as command:
         command.send_signal(signal.SIGINT)

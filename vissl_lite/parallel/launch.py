@@ -140,6 +140,7 @@ class Team:
         self.logs, self.received, self.killed = logs, None, False
         self.files = ExitStack()
         self.members: list[subprocess.Popen] = []
+        self.told = 0  # members that the last signal was sent to
         self.codes: list[int | None] = []
 
     def __enter__(self) -> Team:
@@ -157,6 +158,8 @@ class Team:
             streams = {"stdout": out, "stderr": subprocess.STDOUT}
         self.members.append(subprocess.Popen(command, env=env, start_new_session=True, **streams))
         self.codes.append(None)
+        if self.received is not None and rank >= self.told:  # it came while this one was starting
+            self.members[rank].send_signal(self.received)
 
     def note(self, number: int, frame: object) -> None:
         """Passes a signal on; the second SIGINT kills."""
@@ -166,6 +169,7 @@ class Team:
         for member in self.members:
             if member.poll() is None:
                 member.send_signal(signal.SIGKILL if again else number)
+        self.told = len(self.members)
 
     def wait(self) -> int | None:
         """Waits for all; returns the rank whose failure made the others fail, None without one."""
