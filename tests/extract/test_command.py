@@ -121,7 +121,7 @@ def test_killed_and_started_again_equals_undisturbed(weights, tmp_path):
         (["w.pth", "digits", "--out=y"], "weights: w.pth is neither a run"),
         (["w.pth", "digts", "--out=y"], "extract: 'digts' is no folder.*did you mean 'digits'"),
         (["w.pth", "digits", "--out=y", "--dtype=int8"], "argument --dtype: invalid choice"),
-        (["w.pth", "digits", "--out=y", "launch.processes=0"], "launch.processes: 0; needs 1 or more"),
+        (["w.pth", "digits", "--out=y", "launch.processes=0"], "launch.processes: 0; needs 1"),
     ],
 )
 def test_mistakes(words, message, tmp_path, monkeypatch):
