@@ -110,18 +110,25 @@ def results_folder(path: Path, place: str) -> None:
         raise ConfigError(f"{place}: {path} cannot be written; name another folder")
 
 
-def check_page(file: Path, place: str) -> None:
+def why_not(file: Path) -> str | None:
+    """What stands against writing this file, asked before anything is computed for it."""
+    folder = file.absolute().parent
+    if file.is_dir():
+        return f"{file} is a folder; name a file in it"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; make it, or name another file"
+    if not os.access(folder, os.W_OK):
+        return f"{folder} cannot be written; name a file elsewhere"
+    return None
+
+
+def check_file(file: Path, place: str) -> None:
     """
     Raises:
-        ConfigError: a page cannot be written there; `place` is what a message names.
+        ConfigError: the file cannot be written; `place` is what a message names.
     """
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"{place}: there is no folder {folder}; make it")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{place}: {folder} cannot be written; name a file elsewhere")
-    if file.is_dir():
-        raise ConfigError(f"{place}: {file} is a folder; name a file, such as {file}/page.html")
+    if problem := why_not(file):
+        raise ConfigError(f"{place}: {problem}")
 
 
 def cores() -> int:

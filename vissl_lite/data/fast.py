@@ -87,7 +87,7 @@ class FastViews:
         for transform in (t for group in views.groups for t in group.transforms):
             if hasattr(transform, "linear"):
                 transform.linear = linear  # pyright: ignore
-        self.counts, self.sizes = views.counts, views.sizes
+        self.groups, self.counts, self.sizes = views.groups, views.counts, views.sizes
         self.chains = [Chain.of(group.transforms, group.size, on_device) for group in views.groups]
 
     @property

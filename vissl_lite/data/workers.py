@@ -108,13 +108,8 @@ def forkserver(dataset: Any, source: Any, views: Views | FastViews) -> Any:
     process with threads and a GPU are not safe.
     """
     context = multiprocessing.get_context("forkserver")
-    groups = views.groups if isinstance(views, Views) else views.views.groups
-    parts = [
-        views,
-        dataset,
-        source,
-        *(transform for group in groups for transform in group.transforms),
-    ]
+    transforms = [transform for group in views.groups for transform in group.transforms]
+    parts = [views, dataset, source, *transforms]
     modules = dict.fromkeys(type(part).__module__ for part in parts)
     context.set_forkserver_preload(
         ["torch.utils.data", "vissl_lite.data.dataset", "cv2", "simplejpeg", *modules]

@@ -19,7 +19,7 @@ from vissl_lite.plugins import load_entries
 from vissl_lite.progress import counter
 from vissl_lite.report.look import spread
 from vissl_lite.sources._source import shown
-from vissl_lite.words import SOURCE_IS, Parser, source_config, whole
+from vissl_lite.words import SOURCE_IS, Parser, check_file, source_config, whole
 
 USAGE = f"""usage: vissl-lite hashtags predict RUN SOURCE [key=value ...] --out FILE [options]
 
@@ -58,8 +58,8 @@ def main(words: Sequence[str]) -> int:
     load_entries()
     options = _parsed(words)
     check_out(options.out)
-    if options.page and not options.page.parent.is_dir():
-        raise ConfigError(f"hashtags predict --page: there is no folder {options.page.parent}")
+    if options.page:
+        check_file(options.page, "hashtags predict --page")
     device = choose_device(options.device)
     source = SOURCES.build(source_config(options.source, "hashtags predict"), "hashtags predict")
     if not len(source):

@@ -21,6 +21,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.hashtags.predict import Prediction
 from vissl_lite.shards.stopped import as_stopped
 from vissl_lite.sources._source import shown
+from vissl_lite.words import check_file
 
 ROWS = 8192  # of a row group
 Add = Callable[[Prediction], object]
@@ -29,14 +30,13 @@ Add = Callable[[Prediction], object]
 def check_out(out: Path) -> None:
     """
     Raises:
-        ConfigError: another ending, or no folder to write it in.
+        ConfigError: another ending, or no file can be written there.
     """
     if out.suffix.lower() not in WRITERS:
         raise ConfigError(
             f"hashtags predict --out: {out.name!r} ends in none of {', '.join(WRITERS)}"
         )
-    if not out.parent.is_dir():
-        raise ConfigError(f"hashtags predict --out: there is no folder {out.parent}; make it")
+    check_file(out, "hashtags predict --out")
 
 
 @contextmanager

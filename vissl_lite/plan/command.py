@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from vissl_lite.plan.devices import DEVICES, find_device, gib
 from vissl_lite.plan.html import write_html
 from vissl_lite.plan.search import Plan, make_plan
 from vissl_lite.plan.table import print_plan
+from vissl_lite.words import check_file
 
 USAGE = f"""usage: vissl-lite plan config=RECIPE world_size=N gpu=NAME [key=value ...]
 
@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> None:
         return
     own, rest = _divide(words)
     for key in ("html", "json"):
-        _check_folder(key, own.get(key))
+        if key in own:
+            check_file(Path(own[key]), key)
     config = compose(rest, OWN)
     plan = plan_of(config, own, " ".join(words))
     print_plan(plan)
@@ -93,19 +94,6 @@ def _divide(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     pairs = [word.partition("=") for word in words]
     own = {key: value for key, _, value in pairs if key in OWN}
     return own, [word for word, pair in zip(words, pairs) if pair[0] not in OWN]
-
-
-def _check_folder(key: str, file: str | None) -> None:
-    """That a file can be made at this path, before anything is computed for it."""
-    if file is None:
-        return
-    folder = Path(file).parent
-    if not folder.is_dir():
-        raise ConfigError(f"{key}: there is no folder {folder}; make it, or choose another")
-    if not file or Path(file).is_dir():
-        raise ConfigError(f"{key}: {file!r} is no file; write {key}=plan.{key}")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{key}: {folder} cannot be written to; choose another folder")
 
 
 def _whole(own: dict[str, str], key: str, default: str) -> list[int]:

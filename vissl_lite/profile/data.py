@@ -202,8 +202,7 @@ def _steps(
 ) -> dict[str, Callable[[], Any]]:
     """Longer and longer parts of the way of the same images; then those of the device alone."""
     fast = isinstance(dataset.views, FastViews)
-    views = dataset.views.views if isinstance(dataset.views, FastViews) else dataset.views
-    cropping = Views([_crops_only(group) for group in views.groups])
+    cropping = Views([_crops_only(group) for group in dataset.views.groups])
     only_crops = FastViews(cropping, False, linear) if fast else cropping
     crops = ViewDataset(dataset.source, only_crops, dataset.order, dataset.seed)
     outs = [np.empty(shape, np.uint8) for shape in dataset.shapes(len(indices))]

@@ -9,7 +9,7 @@ import torch
 
 from vissl_lite.report.report import write_report
 from vissl_lite.report.runs import Run
-from vissl_lite.words import Parser, check_page
+from vissl_lite.words import Parser, check_file
 
 USAGE = """usage: vissl-lite report DIR [DIR ...] [--out FILE]
 
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> None:
     alone = len(given.folders) == 1
     file = given.out or (Path(given.folders[0]) if alone else Path()) / "report.html"
     Run.read(given.folders[0])  # before the folder of the page is asked for
-    check_page(file, "report --out")
+    check_file(file, "report --out")
     missing = write_report(given.folders, file, a_device(), pictures=not given.brief)
     for sentence in missing:
         print(f"left out: {sentence}")

@@ -22,7 +22,7 @@ from vissl_lite.report.charts import Series, chart, short, sparkline
 from vissl_lite.report.page import Html, page, section, table, tag
 from vissl_lite.report.runs import card
 from vissl_lite.report.sheet import sheet
-from vissl_lite.words import Parser, check_page
+from vissl_lite.words import Parser, check_file
 
 USAGE = """usage: vissl-lite show config=RECIPE [key=value ...] [--out FILE]
 
@@ -158,5 +158,5 @@ def _divide(words: Sequence[str]) -> tuple[Path, list[str]]:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--out", type=Path, default=Path("show.html"))
     given = parser.parse_intermixed_args(words)
-    check_page(given.out, "show --out")
+    check_file(given.out, "show --out")
     return given.out, given.words
