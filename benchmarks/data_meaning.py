@@ -259,8 +259,8 @@ def knn(options: argparse.Namespace) -> None:
         done = list(pool.map(partial(trained, options, folder), cells))
         minutes = (time.perf_counter() - start) / 60
     print(
-        f"\nSimCLR, ResNet-18 of {options.width:g} of its width, CIFAR stem;"
-        f" {options.per_class} train images per class, {options.epochs:g} epochs,"
+        f"\nSimCLR, ResNet-18, {options.width:g}x its width, CIFAR stem;"
+        f" {options.per_class} train images per class, epochs: {options.epochs:g},"
         f" {options.batch} images per step, {options.precision}; kNN of 10,000 test images;"
         f" untrained {done[0][0]:.2%}; {minutes:.0f} minutes"
     )

@@ -216,6 +216,8 @@ def test_a_dry_run_prints_the_sizes_and_writes_nothing(tmp_path):
             ["config=quickstart", "data.views.size=3"],
             "'size' names nothing in a list; its items are",
         ),
+        (["config=quickstart", "~loss.warmup"], "~loss.warmup leaves out what is not there;"),
+        (["config=quickstart", "~data.views[7]"], "~data.views.7 leaves out what is not there;"),
     ],
 )
 def test_words_that_mean_nothing(words, message, tmp_path):

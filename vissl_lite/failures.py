@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def in_our_words(error: Exception) -> str:
         return f"{group}: unknown {name!r}{close} there are: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
         return unreadable(error.override.lstrip("+"))
+    if left_out := re.match(r"Could not delete from config. '(.+)' does not exist", str(error)):
+        return f"~{left_out[1]} leaves out what is not there; --cfg job shows what is"
     missing = next((e for e in _chain(error) if isinstance(e, ConfigIndexError)), None)
     if missing:
         return f"{missing.full_key}: the list has no such item; {_ITEMS}"
