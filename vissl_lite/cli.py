@@ -31,7 +31,7 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
 from vissl_lite.parallel import launch
-from vissl_lite.parallel.agreement import check_agreement
+from vissl_lite.parallel.agreement import check_agreement, told_to_others
 from vissl_lite.parallel.launch import Launch
 from vissl_lite.parallel.process import (
     adopt_launcher,
@@ -74,7 +74,7 @@ def main() -> None:
         code = _command(sys.argv[1:])
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        code = _code_of(error, user_wants_traceback)
+        code = _tell(error, user_wants_traceback)
         if launched_world_size() > 1:
             _end_at_once(code)
     finally:
@@ -82,8 +82,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _code_of(error: BaseException, user_wants_traceback: bool) -> int:
-    """Says what the user has to know."""
+def _tell(error: BaseException, user_wants_traceback: bool) -> int:
+    """Says what the user has to know; returns the exit code."""
     if isinstance(error, BrokenPipeError) and _nobody_reads():
         return 128 + signal.SIGPIPE
     if not isinstance(error, Exception):
@@ -266,6 +266,7 @@ def _rank(file: Path) -> int:
 # ---------------------------------------------------------------- every process of a run
 
 
+@told_to_others()  # a launcher such as submitit's catches what is raised here
 def train(tree: dict[str, Any], run_dir: Path, how: Launch) -> tuple[float | None, int]:
     """Trains and evaluates as one rank; all ranks call it together.
 

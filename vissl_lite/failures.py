@@ -38,8 +38,7 @@ def report(error: Exception) -> int:
         text, code = epitaph(error), EXIT_OTHER_RANK
     else:
         text, code = "".join(traceback.format_exception(error)).rstrip(), 1
-    if code != EXIT_OTHER_RANK:
-        leave_note(error)
+    leave_note(error)
     if text and say_once(text):
         print(text, file=sys.stderr, flush=True)
     return code

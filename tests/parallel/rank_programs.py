@@ -43,7 +43,7 @@ def stand_still(rank: int, port: int, how: str, said: Path) -> None:
 def add_up(environ: dict[str, str], dies: bool, answer: Connection) -> None:
     """Answers the start time of the job, and the sum over a one of each rank."""
     os.environ.update(environ)
-    process.join_group(20)
+    process.join_group(20, "auto")
     x = torch.ones(1)
     if dist.is_initialized():
         dist.all_reduce(x)

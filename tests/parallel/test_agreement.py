@@ -1,11 +1,13 @@
 """Ranks that do not agree, and what is said of it."""
 
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from vissl_lite import cli
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import agreement
 from vissl_lite.parallel.agreement import (
@@ -17,7 +19,9 @@ from vissl_lite.parallel.agreement import (
     leave_note,
     say_once,
     shared_failure,
+    told_to_others,
 )
+from vissl_lite.parallel.launch import Launch
 
 CONFIG = {"optimizer": {"lr": 0.1}, "data": {"views": [{"size": 32}]}, "hooks": {}}
 
@@ -108,6 +112,19 @@ def test_the_others_name_the_first_that_failed(store, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     lost = RuntimeError("[/x/gloo/pair.cc:561] Connection closed by peer [127.0.0.1]:9. GLHF!")
     assert epitaph(lost) == "rank 0 stops, because rank 2 failed with ValueError: the disk is full"
+
+
+def test_a_training_that_fails_tells_the_others_whoever_catches_it(store):
+    """As submitit's and Hydra's launchers do; what another rank's end causes is no failure."""
+    with pytest.raises(ConfigError, match="did you mean 'seed'"):
+        cli.train({"sed": 1}, Path("run"), Launch())
+    assert store.get("failed").decode().startswith("rank 2 failed with ConfigError: unknown key")
+
+
+def test_what_another_rank_causes_is_not_told(store):
+    with pytest.raises(RuntimeError, match="Connection closed"), told_to_others():
+        raise RuntimeError("Connection closed by peer")
+    assert not store.check(["failed"])
 
 
 def test_a_rank_that_was_killed_leaves_no_note(store):

@@ -113,6 +113,37 @@ def test_a_rank_ends_after_another_has_failed(tmp_path):
     assert said == "rank 0 stops, because rank 1 failed with ValueError: the disk is full\n"
 
 
+def left_without_a_store(port, said):
+    """As on NCCL under srun: rank 0 has ended, and the store with it."""
+    sys.stderr = said.open("w")
+    watchdog.AFTER_FAILURE_S = 0.2
+    store = dist.TCPStore("127.0.0.1", port, None, False, timedelta(seconds=20))
+    with Watchdog(0.4, store, 1, 2) as watched:
+        watched.step = time.monotonic_ns
+        time.sleep(60)
+
+
+def test_a_rank_ends_after_the_store_is_gone(tmp_path):
+    server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=20), False)
+    rank = FORKSERVER.Process(target=left_without_a_store, args=(server.port, tmp_path / "said"))
+    rank.start()
+    server.get("place 1")  # it watches
+    del server
+    rank.join(30)
+    assert rank.exitcode == EXIT_OTHER_RANK
+    assert "the process that kept the job's store" in (tmp_path / "said").read_text()
+
+
+def test_a_run_that_ends_without_a_store_ends_as_usual():
+    server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=20), False)
+    store = dist.TCPStore("127.0.0.1", server.port, None, False, timedelta(seconds=20))
+    with Watchdog(0.4, store, 1, 2) as watched:
+        server.get("place 1")
+        del server
+        time.sleep(0.2)
+    assert not watched._thread.is_alive()
+
+
 @pytest.mark.parametrize("how", ["sleeps", "stopped"])
 def test_a_rank_that_does_not_come_is_named(tmp_path, how):
     server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), False)

@@ -9,8 +9,8 @@ import platform
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,19 @@ def is_communication(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or by_words
 
 
+@contextmanager
+def told_to_others() -> Iterator[None]:
+    """The other ranks get to know why this one fails, whoever catches the error; a decorator."""
+    try:
+        yield
+    except Exception as error:
+        leave_note(error)
+        raise
+
+
 def leave_note(error: Exception) -> None:
-    """Lets the other ranks know why this one fails, if it is the first."""
-    if launched_world_size() == 1:
+    """Lets the other ranks know why this one fails, if it is the first and not after another."""
+    if launched_world_size() == 1 or is_communication(error):
         return
     text = str(error).strip().split("\n")[0][:300]
     note = f"rank {launched_rank()} failed with {type(error).__name__}: {text}"

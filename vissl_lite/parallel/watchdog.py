@@ -18,7 +18,7 @@ from vissl_lite.parallel.process import name_ranks
 
 EXIT_STUCK = 75  # EX_TEMPFAIL: try again
 EXIT_OTHER_RANK = 76  # of a rank that ends because another one has failed
-AFTER_FAILURE_S = 30.0  # for this rank to notice by itself that another one has failed
+AFTER_FAILURE_S = 15.0  # for this rank to notice by itself that another one has failed
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Watchdog:
     place, nothing is done: they compute.
 
     When a rank has failed, on gloo the connection breaks; on NCCL the others would wait for it in
-    their collective until that times out. They end AFTER_FAILURE_S after its note, with code 76.
+    their collective until that times out. They end AFTER_FAILURE_S after its note, or after the
+    store is gone, with code 76.
 
     A thread looks at the Python stack a few times per timeout, so that collectives of any back end
     are seen and none is slowed.
@@ -89,8 +90,9 @@ class Watchdog:
                     self._follow(self.store.get("failed").decode())
                 if self.store.check(["stuck"]):
                     self._end(self.store.get("stuck").decode())
-        except dist.DistError:  # the rank that kept the store is gone: the group's errors follow
-            return
+        except dist.DistError:
+            if not self._done.wait(AFTER_FAILURE_S):  # on gloo the group's errors come before
+                self._follow("the process that kept the job's store, rank 0's or torchrun, is gone")
 
     def _look(self) -> tuple[Place, list[tuple[int, int]]]:
         frame = sys._current_frames()[self._watched]
