@@ -79,8 +79,8 @@ class Cell:
 
     @property
     def process(self) -> tuple:
-        """Cells that share it can share a process."""
-        return self.model, self.strategy, self.loaded
+        """Cells that share it can share a process; cuDNN keeps what it chose for a shape."""
+        return self.model, self.strategy, self.loaded, self.autotune
 
     def words(self) -> list[str]:
         recipe = RECIPES.get(self.model, "pretrain/seer/regnety_256gf")
@@ -100,6 +100,7 @@ def main() -> None:
     settings = Settings(STEPS, WARMUP, images="source" if cells[0].loaded else "resident")
     config, _ = for_measuring(compose(cells[0].words()), settings)
     memory.reset_peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    Trainer.autotune = cells[0].autotune
     trainer = Trainer(config, Path(tempfile.mkdtemp()))
     print("ROW {}", flush=True)  # built
     for cell in cells:
@@ -122,7 +123,6 @@ def set_up(trainer: Trainer, cell: Cell) -> None:
     trainer.parts.numerics = numerics
     trainer.parts.scaler = Scaler(cell.precision == "fp16", trainer.device)
     apply_layout(trainer.model, numerics)
-    trainer.autotune = cell.autotune
     if cell.compile:
         compile_units(trainer.model, trainer.device)
 

@@ -108,6 +108,15 @@ def test_the_model_and_the_random_state_are_left_alone():
     assert all(p.grad is not None for p in model.heads[0].parameters())
 
 
+def test_cudnn_is_tuned_for_whole_batches_alone():
+    """A training may have images of their shape; of the others there may be many."""
+    model, seen = small_model(), []
+    model.trunk.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    extracted(model, SomeDigits(20), batch_size=8)
+    assert seen == [True, True, False]
+    assert not torch.backends.cudnn.benchmark
+
+
 def test_modes_come_back_after_an_error():
     model = small_model().train()
     with contextlib.suppress(KeyError), evaluating(model):

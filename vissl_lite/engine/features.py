@@ -23,7 +23,7 @@ from vissl_lite.data.views import Views
 from vissl_lite.data.workers import from_workers, tell
 from vissl_lite.engine.ahead import OneAhead, Results
 from vissl_lite.engine.build import layer_widths
-from vissl_lite.engine.numerics import Numerics
+from vissl_lite.engine.numerics import Numerics, autotuned
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.model import SSLModel
 from vissl_lite.parallel.collectives import all_gather_cat, rank, world_size
@@ -105,7 +105,8 @@ def extract(
 
     def compute(images_BHWC: Tensor) -> Results:
         stop_point()
-        with numerics.autocast(device):
+        whole = len(images_BHWC) == batch_size  # a training may have images of this shape, too
+        with autotuned(whole), numerics.autocast(device):
             found = model.layer_features(images_BHWC, layers)
         return {layer: found[layer].float() for layer in layers}
 

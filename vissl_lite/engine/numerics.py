@@ -146,3 +146,17 @@ def apply_layout(model: SSLModel, numerics: Numerics) -> None:
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def autotuned(on: bool) -> Iterator[None]:
+    """Whether cuDNN times its algorithms for shapes that are new to it; afterwards as before.
+
+    It keeps what it chose: a shape that was first met with this off stays untuned in the process.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

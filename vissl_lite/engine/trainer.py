@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vissl_lite.engine.flops import peak_flops
 from vissl_lite.engine.journal import Journal, keep_classes
 from vissl_lite.engine.malloc import keep_freed_memory
 from vissl_lite.engine.meters import Meters, peak_memory_gb
+from vissl_lite.engine.numerics import autotuned
 from vissl_lite.engine.parts import Parts
 from vissl_lite.engine.watch import BrokenImages, Speed, StopSignal
 from vissl_lite.layers.norm import average_statistics
@@ -48,7 +49,7 @@ class Trainer:
         run_dir: everything of the run lies in it.
 
     Attributes:
-        autotune: cuDNN times its algorithms for every shape that a step meets, and for no other.
+        autotune: cuDNN times its algorithms for the shapes that are new to it in a step.
         step: optimizer steps done.
         results: last value of every metric, "loss" and "knn.top1" among them.
         stop: hears signals; `stop.reason` says why the training ended early, if it did.
@@ -280,17 +281,6 @@ class Trainer:
         self.loss.load_state_dict(own["loss"])
         self.meters.load_state_dict(own["meters"])
         self.broken.load_state_dict(own["broken"])
-
-
-@contextlib.contextmanager
-def autotuned(on: bool) -> Iterator[None]:
-    """Whether cuDNN times its algorithms for shapes that are new to it; afterwards as before."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = on
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
