@@ -173,7 +173,7 @@ class Config:
     evaluations: Annotated[dict, EVALUATIONS] = field(default_factory=dict)
     init: str | None = None  # start from a run, a checkpoint, a file or name of docs/weights.md
     resume: bool = False  # set by `resume=DIR`: continue in this run's own folder
-    dry_run: bool = False  # build everything, look at a few images, print the sizes, stop
+    dry_run: bool = False  # build everything, take one step of a few images, print the sizes, stop
     objective: str = "loss"  # the result that a sweep optimises
     recipe: str | None = None  # the name that the run folder gets
 

@@ -30,7 +30,7 @@ def quoted(value: str) -> str:
 
 
 def unquoted(word: str) -> str:
-    """The value of `init=VALUE`, which may stand in quotes of Hydra's."""
+    """The value of `KEY=VALUE`, which may stand in quotes of Hydra's."""
     value = word.partition("=")[2]
     if value[:1] not in ("'", '"'):
         return value

@@ -21,7 +21,7 @@ from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import has_begun
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import unreadable
-from vissl_lite.grammar import key_of, quoted
+from vissl_lite.grammar import key_of, quoted, unquoted
 from vissl_lite.parallel.process import (
     is_launched,
     launched_rank,
@@ -62,7 +62,7 @@ def hydra_arguments(args: list[str]) -> list[str]:
     OmegaConf.register_new_resolver("from_run", from_run.resolver(args), replace=True)
     _register_start_time()
     if launched_rank() > 0:
-        words += ["hydra.output_subdir=null", f"hydra.job.name=rank{launched_rank()}"]
+        words += [KEEP_WORDS, f"hydra.job.name=rank{launched_rank()}"]
         logging.getLogger().setLevel(logging.WARNING)
     return words
 
@@ -189,7 +189,7 @@ def _run_dir(value: str, args: Sequence[str]) -> list[str]:
     if is_sweep(args):
         return [f"hydra.run.dir={value}"]
     where = f"hydra.run.dir={quoted(value)}"
-    return [where, KEEP_WORDS] if has_begun(Path(value.strip("'\""))) else [where]
+    return [where, KEEP_WORDS] if has_begun(Path(unquoted(f"run_dir={value}"))) else [where]
 
 
 def _config_file(file: Path) -> list[str]:

@@ -110,7 +110,7 @@ def results_folder(path: Path, place: str) -> None:
         raise ConfigError(f"{place}: {path} cannot be written; name another folder")
 
 
-def why_not(file: Path) -> str | None:
+def unwritable(file: Path) -> str | None:
     """What stands against writing this file, asked before anything is computed for it."""
     folder = file.absolute().parent
     if file.is_dir():
@@ -127,7 +127,7 @@ def check_file(file: Path, place: str) -> None:
     Raises:
         ConfigError: the file cannot be written; `place` is what a message names.
     """
-    if problem := why_not(file):
+    if problem := unwritable(file):
         raise ConfigError(f"{place}: {problem}")
 
 

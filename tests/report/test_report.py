@@ -117,7 +117,7 @@ def test_the_command(run_dir, tmp_path):
     assert done.stdout.startswith("wrote a.html (0.")
     done = command("report", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
-    assert f"report: {tmp_path} is no run" in done.stderr
+    assert f"{tmp_path} is no run" in done.stderr
     done = command("report", *9 * [str(run_dir)], cwd=tmp_path)
     assert (done.returncode, "9 runs; at most 8 can be told apart" in done.stderr) == (2, True)
     done = command("report", str(run_dir), "--out", "no/a.html", cwd=tmp_path)

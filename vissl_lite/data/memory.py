@@ -66,7 +66,7 @@ class MemoryViews:
             transform.parameters(np.concatenate(draws.uniforms(g, t)), *sizes[t])
             for t, transform in enumerate(transforms)
         ]
-        return sent(found, self.images_MCHW.device)
+        return to_device(found, self.images_MCHW.device)
 
     @torch.no_grad()
     def _walk(self, g: int) -> list[tuple[int, int]]:
@@ -76,12 +76,12 @@ class MemoryViews:
         for t, transform in enumerate(self.views.groups[g].transforms):
             sizes.append((x_1CHW.shape[3], x_1CHW.shape[2]))
             p_1P = transform.parameters(draws.uniforms(g, t)[0], *sizes[-1])
-            x_1CHW = Chain([transform])(x_1CHW, sent([p_1P], x_1CHW.device))
+            x_1CHW = Chain([transform])(x_1CHW, to_device([p_1P], x_1CHW.device))
         self.views.check_size(g, x_1CHW[0].permute(1, 2, 0).cpu().numpy())
         return sizes
 
 
-def sent(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
     """Arrays as float32 tensors on a device: one copy, which does not wait for a GPU."""
     flat = np.concatenate([np.empty(0), *(array.ravel() for array in arrays)], dtype=np.float32)
     packed, to_gpu = torch.from_numpy(flat), device.type == "cuda"

@@ -32,7 +32,7 @@ from vissl_lite.engine.tensor_files import begin_write, reason, write_tensors
 from vissl_lite.errors import ConfigError, SaveFailed
 from vissl_lite.io import replace_text, sync
 from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
-from vissl_lite.parallel.process import be_as_patient
+from vissl_lite.parallel.process import with_timeout_of_all
 
 
 class Checkpointer:
@@ -118,7 +118,7 @@ class Checkpointer:
 
     def _own_group(self) -> dist.ProcessGroup | None:
         if self._group is None and is_distributed():
-            self._group = be_as_patient(dist.new_group(backend="gloo"))
+            self._group = with_timeout_of_all(dist.new_group(backend="gloo"))
         return self._group
 
     def latest(self) -> Path | None:
@@ -140,7 +140,7 @@ class Checkpointer:
 
     def prune(self, keep_last: int, best: Path | None) -> None:
         """Removes all but the last few and the best; rank 0 only."""
-        kept = {*self.complete()[-max(keep_last, 1) :], best}
+        kept = {*self.complete()[-keep_last:], best}
         for path in self._all():
             if path not in kept:
                 (path / "meta.json").unlink(missing_ok=True)  # half removed is no checkpoint

@@ -50,9 +50,11 @@ def _features(evaluations: Evaluations, model: SSLModel, numerics: Numerics) -> 
     """[B, D] of those of the first images that can be read, with labels, tags or neither."""
     views = FastViews(labelled_views(evaluations.config.labelled), on_device=False)
     source, device = evaluations.sources["train"], evaluations.device
-    first, targets = range(min(IMAGES, len(source))), get_args(Target)
-    chunks = [LabelledImages(source, views, target)[first] for target in targets]
-    chunk = max(chunks, key=lambda chunk: len(chunk.index_B))
+    first = range(min(IMAGES, len(source)))
+    for target in get_args(Target):
+        chunk = LabelledImages(source, views, target)[first]
+        if len(chunk.index_B):
+            break
     with evaluating(model), numerics.autocast(device):
         found = model.layer_features(chunk.images_BHWC.to(device), [model.layer])
     return found[model.layer]

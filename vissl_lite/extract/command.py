@@ -82,7 +82,7 @@ def _extract(options: argparse.Namespace) -> None:
     config = source_config(options.source, "extract")
     source = SOURCES.build(config, "extract")
     subject = Subject.load(options.model, options.size)
-    join_group(PATIENCE_S)
+    join_group(PATIENCE_S, options.device)
     for note in subject.notes if rank() == 0 else []:
         print(note)
     settings = Settings(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,8 @@ def convert(folder: Folder, out: Path) -> None:
         for start in range(0, folder.images, ROWS):
             piece = _piece(folder, start, min(start + ROWS, folder.images))
             writer.write_table(pa.table(piece, schema=schema), row_group_size=ROWS)
-    with tmp.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(tmp, out)
+    sync(tmp)
+    tmp.replace(out)
     sync(out.parent)
 
 

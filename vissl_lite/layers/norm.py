@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.collectives import all_reduce_sum, world_size
-from vissl_lite.parallel.process import be_as_patient
+from vissl_lite.parallel.process import with_timeout_of_all
 
 
 def recomputing() -> bool:
@@ -232,7 +232,7 @@ def check_groups(sync_bn: int | str, world: int) -> None:
 def _subgroup(size: int) -> str:
     check_groups(size, dist.get_world_size())
     own, _ = dist.new_subgroups(size)
-    return be_as_patient(own).group_name
+    return with_timeout_of_all(own).group_name
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

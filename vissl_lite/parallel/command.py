@@ -3,7 +3,7 @@
 own, how = without_launch(words)
 if (processes := processes_to_start(how, device)) > 1:
     return start(["extract", *own], processes)
-join_group(PATIENCE_S)
+join_group(PATIENCE_S, device)
 """
 
 import sys

@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.collectives import world_size
-from vissl_lite.parallel.process import be_as_patient
+from vissl_lite.parallel.process import with_timeout_of_all
 
 Strategy = Literal["reference_ddp", "ddp", "zero2", "zero3", "hsdp"]
 SHARDED = ("ddp", "zero2", "zero3", "hsdp")  # what `fully_shard` does, on one mesh or another
@@ -35,7 +35,7 @@ def make_mesh(strategy: Strategy, shard_size: int | None, device: torch.device) 
     shape = (world_size() // shards, shards)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
     for group in mesh.get_all_groups():
-        be_as_patient(group)
+        with_timeout_of_all(group)
     return mesh
 
 

@@ -168,12 +168,12 @@ def _attempt() -> str:
             time.sleep(0.2)
 
 
-def join_group(timeout_s: float = 1800.0, device: str = "auto") -> None:
+def join_group(timeout_s: float, device: str) -> None:
     """Joins the process group that the launcher describes; does nothing for a single process.
 
     Args:
         timeout_s: a collective that takes longer, and `MARGIN_S` more, ends the process.
-        device: of the config; with "cpu" no GPU is touched.
+        device: that the user asks for; with "cpu" no GPU is touched.
 
     Raises:
         ConfigError: some ranks have not come; it names them.
@@ -192,8 +192,8 @@ def join_group(timeout_s: float = 1800.0, device: str = "auto") -> None:
     )
 
 
-def be_as_patient(group: Any) -> dist.ProcessGroup:
-    """Gives a group that is made after the first, to which PyTorch gives its own timeout, that."""
+def with_timeout_of_all(group: Any) -> dist.ProcessGroup:
+    """A group of some ranks with the timeout of the first; else it has PyTorch's, 10 or 30 min."""
     first = cast(Any, dist.group.WORLD)._get_backend(torch.device("cpu"))
     older = dist.distributed_c10d._set_pg_timeout  # than torch 2.15, where this has a public name
     getattr(dist, "set_timeout", older)(first.options._timeout, group)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from vissl_lite.overrides import compose
 from vissl_lite.parallel.collectives import rank
 from vissl_lite.parallel.command import start, without_launch
-from vissl_lite.parallel.launch import die_with_parent, processes_to_start
+from vissl_lite.parallel.launch import Launch, die_with_parent, processes_to_start
 from vissl_lite.parallel.process import adopt_launcher, join_group
 from vissl_lite.profile.report import print_report
 from vissl_lite.profile.settings import PROFILED, READERS, Settings, split_words
@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     if processes > 1:
         return start(["bench", "step", *own], processes)
     die_with_parent()
-    join_group()
+    join_group(Launch.timeout_s, config.device)
     result = bench_step(config, settings)
     if rank() == 0:
         print_report(result)

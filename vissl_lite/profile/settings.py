@@ -12,7 +12,7 @@ from vissl_lite.config import Config, Train
 from vissl_lite.engine.build import build_source
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.parallel.collectives import on_rank_zero
-from vissl_lite.words import why_not
+from vissl_lite.words import unwritable
 
 Images = Literal["auto", "source", "synthetic", "resident"]
 IMAGES: tuple[Images, ...] = ("auto", "source", "synthetic", "resident")
@@ -94,7 +94,7 @@ def json_file(value: str) -> Path:
     path = Path(value)
     if not path.name.endswith((".json", ".json.gz")):
         raise ValueError("the file's name must end in .json, of a trace also in .json.gz")
-    if problem := why_not(path):
+    if problem := unwritable(path):
         raise ValueError(problem)
     return path
 

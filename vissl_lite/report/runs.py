@@ -48,10 +48,10 @@ class Run:
             parent = folder.absolute().parent
             runs = [str(folder.parent / f.parent.name) for f in parent.glob("*/config.yaml")]
             close = did_you_mean(str(folder), runs) or "; give the folder that the run printed"
-            raise ConfigError(f"report: {folder} is no run, it has no config.yaml{close}")
+            raise ConfigError(f"{folder} is no run, it has no config.yaml{close}")
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(tree, dict):
-            raise ConfigError(f"report: {file} holds no config; write it anew with a new run")
+            raise ConfigError(f"{file} holds no config; write it anew with a new run")
         kept = {key: value for key, value in tree.items() if key not in ("defaults", "hydra")}
         return cls(folder, kept, _records(folder / "metrics.jsonl"))
 
@@ -197,5 +197,5 @@ def _records(file: Path) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except ValueError:
             if i + 1 < len(lines):
-                raise ConfigError(f"report: line {i + 1} of {file} is damaged; remove it") from None
+                raise ConfigError(f"line {i + 1} of {file} is damaged; remove it") from None
     return [record for record in found if isinstance(record, dict)]

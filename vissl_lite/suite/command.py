@@ -63,11 +63,12 @@ def main(words: Sequence[str]) -> int:
     adopt_launcher()
     own, how = without_launch(words)
     options, settings = _parsed(own)
-    processes = processes_to_start(how, _device(settings))
+    device = _device(settings)
+    processes = processes_to_start(how, device)
     if processes > 1:
         return start(["benchmark_suite", *own], processes)
     die_with_parent()
-    join_group(PATIENCE_S)
+    join_group(PATIENCE_S, device)
     suite = Suite(options, settings)
     suite.run()
     if rank() == 0:
