@@ -1,10 +1,13 @@
 """A run that stands still: who is missing, and where."""
 
+import json
 import multiprocessing
 import sys
 import time
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -89,6 +92,32 @@ def test_a_run_that_moves_is_left_alone():
             watched.step = time.monotonic_ns
             time.sleep(0.01)
     assert not watched._thread.is_alive()
+
+
+def waits_for_another(moves, said):
+    """Outside of any collective, such as for a list that another rank makes."""
+    sys.stderr, store = said.open("w"), dist.HashStore()
+    with Watchdog(0.4, store, 0, 2):
+        Thread(target=another, args=(store, moves), daemon=True).start()
+        time.sleep(3)
+
+
+def another(store, moves):
+    for beat in count():
+        said = [-1, "lists (source.py:1)", False, beat if moves else 0, beat]
+        store.set("place 1", json.dumps(said))
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("moves", "code"), [(True, 0), (False, EXIT_STUCK)])
+def test_ranks_that_wait_for_one_that_moves_are_left_alone(tmp_path, moves, code):
+    rank = multiprocessing.get_context("fork").Process(
+        target=waits_for_another, args=(moves, tmp_path / "said")
+    )
+    rank.start()
+    rank.join(30)
+    assert rank.exitcode == code
+    assert ("the run stands still" in (tmp_path / "said").read_text()) == (not moves)
 
 
 def left_in_a_collective(said):

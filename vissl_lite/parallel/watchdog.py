@@ -43,7 +43,8 @@ class Watchdog:
     Every rank publishes its place in the store of the job. A rank whose place has not changed for
     `timeout_s` seconds compares it with those of the others. If some are behind, or elsewhere, or
     give no sign of life, rank 0 says so and all processes end with code 75. If all are in the same
-    place, nothing is done: they compute.
+    place, nothing is done: they compute. Nor if none is in a collective and some move, such as
+    one that lists images while the others wait for the list.
 
     When a rank has failed, on gloo the connection breaks; on NCCL the others would wait for it in
     their collective until that times out. They end AFTER_FAILURE_S after its note, or after the
@@ -63,7 +64,7 @@ class Watchdog:
         self.rank, self.world = rank, world
         self.poll_s = min(5.0, timeout_s / 8)
         self.step: Callable[[], int] = lambda: -1
-        self._done, self._beat = threading.Event(), 0
+        self._done, self._beat, self._moves = threading.Event(), 0, 0
 
     def __enter__(self) -> Watchdog:
         self._watched = threading.get_ident()
@@ -80,7 +81,7 @@ class Watchdog:
         try:
             while not self._done.wait(self.poll_s):
                 if (now := self._look()) != seen:
-                    seen, since = now, time.monotonic()
+                    seen, since, self._moves = now, time.monotonic(), self._moves + 1
                 self._publish(now[0])
                 if time.monotonic() - since > self.timeout_s:
                     self._judge(now)
@@ -105,7 +106,7 @@ class Watchdog:
 
     def _publish(self, place: Place) -> None:
         self._beat += 1
-        self.store.set(f"place {self.rank}", json.dumps([*astuple(place), self._beat]))
+        self.store.set(f"place {self.rank}", json.dumps([*astuple(place), self._moves, self._beat]))
 
     def _judge(self, seen: tuple[Place, list[tuple[int, int]]]) -> None:
         """Looks twice: a rank whose words have not changed in between gives no sign of life."""
@@ -115,13 +116,16 @@ class Watchdog:
             if self._look() != seen:  # it goes on after all
                 return
             self._publish(seen[0])
-        pairs = zip(before, self._everyone())
+        pairs = list(zip(before, self._everyone()))
         places = [Place(*new[:3]) if new and new != old else None for old, new in pairs]
+        move = any(old and new and old[3] != new[3] for old, new in pairs)
+        if move and not any(place and place.waits for place in places):
+            return
         if message := describe(places, self.timeout_s):
             self.store.compare_set("stuck", "", "\n  ".join(filter(None, [message, self.hint])))
 
     def _everyone(self) -> list[list | None]:
-        """[step, where, waits, beat] of every rank, None of one that has not said anything."""
+        """[step, where, waits, moves, beat] of every rank, None of one that has said nothing."""
         keys = [f"place {r}" for r in range(self.world)]
         known = [key for key in keys if self.store.check([key])]
         said = dict(zip(known, map(json.loads, self.store.multi_get(known))))
