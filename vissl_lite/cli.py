@@ -31,7 +31,7 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
 from vissl_lite.parallel import launch
-from vissl_lite.parallel.agreement import check_agreement, told_to_others
+from vissl_lite.parallel.agreement import check_agreement, check_folder, told_to_others
 from vissl_lite.parallel.launch import Launch
 from vissl_lite.parallel.process import (
     adopt_launcher,
@@ -281,6 +281,7 @@ def train(tree: dict[str, Any], run_dir: Path, how: Launch) -> tuple[float | Non
 
         dry_run(config)
         return None, 0
+    check_folder(run_dir)
     if launched_rank() == 0 and not config.resume:
         save_config(tree, run_dir)
     if launched_world_size() == 1:

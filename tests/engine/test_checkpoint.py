@@ -3,7 +3,7 @@
 import json
 import os
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -105,6 +105,34 @@ def disk_full():
     """A file system may take bytes and say only at the sync that there is no room for them."""
     with patch("os.fsync", side_effect=OSError(28, "No space left on device")):
         yield
+
+
+def fails_on_rank_1(rank, world, folder, background):
+    """What each rank hears of it when rank 1 has no room."""
+    keeper = Checkpointer(Path(folder), background)
+    room = patch("vissl_lite.engine.checkpoint.write", side_effect=OSError(28, "No space left"))
+    with room if rank == 1 else nullcontext(), pytest.raises(SaveFailed) as raised:
+        save_and_wait(keeper, 2)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_all_ranks_hear_which_one_could_not_write_and_why(tmp_path, ranks, background):
+    said = ranks(2)(fails_on_rank_1, str(tmp_path), background)
+    assert said == ["checkpoint: rank 1: OSError: [Errno 28] No space left"] * 2
+
+
+def fails_at_the_end(rank, world, folder):
+    keeper = Checkpointer(Path(folder), background=True)
+    broken = patch.object(Checkpointer, "_complete", side_effect=OSError(5, "Input/output error"))
+    with broken, pytest.raises(SaveFailed) as raised:
+        save_and_wait(keeper, 2)
+    return str(raised.value)
+
+
+def test_all_ranks_hear_of_what_failed_in_the_background(tmp_path, ranks):
+    said = ranks(2)(fails_at_the_end, str(tmp_path))
+    assert said == ["checkpoint: rank 0: OSError: [Errno 5] Input/output error"] * 2
 
 
 def test_pruning_keeps_the_best(tmp_path):

@@ -6,12 +6,14 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from training import SMALL, composed
 
 from vissl_lite import cli
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel import agreement
 from vissl_lite.parallel.agreement import (
     check_agreement,
+    check_folder,
     differences,
     epitaph,
     flat,
@@ -22,6 +24,7 @@ from vissl_lite.parallel.agreement import (
     told_to_others,
 )
 from vissl_lite.parallel.launch import Launch
+from vissl_lite.schema import plain
 
 CONFIG = {"optimizer": {"lr": 0.1}, "data": {"views": [{"size": 32}]}, "hooks": {}}
 
@@ -86,6 +89,62 @@ def test_another_checkout_is_another_code(tmp_path, monkeypatch):
     assert agreement.code_digest() == before
     (tmp_path / "__init__.py").write_text("a = 2\n")
     assert agreement.code_digest() != before
+
+
+# ---------------------------------------------------------------- the run folder
+
+
+def _look(rank, world, folders):
+    agreement.SEEN_S = 0.5
+    try:
+        check_folder(Path(folders[rank]))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def test_ranks_that_see_one_folder_leave_nothing_in_it(tmp_path, ranks):
+    assert ranks(2)(_look, [str(tmp_path / "run")] * 2) == [None, None]
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_file_that_is_seen_late_is_seen(tmp_path, monkeypatch):
+    known = iter([[], ["a file"]])
+    monkeypatch.setattr(agreement.os, "listdir", lambda folder: next(known))
+    assert agreement._appears(tmp_path, "a file")
+
+
+def test_ranks_that_do_not_see_the_folder_of_rank_0_are_named(tmp_path, ranks):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    for said in ranks(2)(_look, [str(here), str(there)]):
+        assert said == (
+            f"run_dir: rank 1 does not see {here} of rank 0; give run_dir=FOLDER on a file system"
+            " that all machines share"
+        )
+
+
+def test_a_folder_that_rank_0_cannot_write_to(tmp_path, ranks):
+    (tmp_path / "file").touch()
+    for said in ranks(2)(_look, [str(tmp_path / "file" / "run")] * 2):
+        assert said.endswith("cannot be written to (Not a directory); give another run_dir=FOLDER")
+
+
+def _train(rank, world, folder):
+    agreement.SEEN_S = 0.5
+    run_dir = Path(folder, str(rank), "run")
+    try:
+        cli.train(plain(composed(*SMALL)), run_dir, Launch())
+    except ConfigError as error:
+        return str(error), sorted(p.name for p in Path(folder).rglob("*"))
+    return None
+
+
+def test_a_training_in_several_folders_does_not_begin(tmp_path, ranks):
+    """Each machine with a working directory of its own, and a relative run_dir."""
+    for said, files in ranks(2)(_train, str(tmp_path)):
+        assert said.startswith(f"run_dir: rank 1 does not see {tmp_path}/0/run of rank 0; give")
+        assert files == ["0", "run"]
 
 
 # ---------------------------------------------------------------- failures

@@ -26,12 +26,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 import vissl_lite
 from vissl_lite.engine.tensor_files import begin_write, reason, write_tensors
 from vissl_lite.errors import ConfigError, SaveFailed
 from vissl_lite.io import replace_text, sync
-from vissl_lite.parallel.collectives import all_reduce_sum, is_distributed, rank, world_size
+from vissl_lite.parallel.collectives import first_error, is_distributed, rank, world_size
 from vissl_lite.parallel.process import with_timeout_of_all
 
 
@@ -212,24 +213,30 @@ def together(action: Callable[[], object], only: int | None = None) -> None:
     """Runs `action` on all ranks, or on one, and returns when all are done.
 
     Raises:
-        SaveFailed: on all ranks, if it failed on any.
+        SaveFailed: on all ranks, of the lowest on which it failed.
     """
     failed: SaveFailed | None = None
     try:
         if only in (None, rank()):
             action()
-    except SaveFailed as error:
-        failed = error
     except OSError as error:
-        failed = SaveFailed(f"checkpoint: {reason(error)}")
-    failures = torch.tensor([float(failed is not None)])
-    if all_reduce_sum(failures).item():
-        raise failed or SaveFailed("checkpoint: another process could not write its part")
+        failed = _failed(error)
+    if first := first_error(failed):
+        raise first
 
 
 def _reraise(error: BaseException | None) -> None:
     if error is not None:
-        raise SaveFailed(f"checkpoint: {reason(error)}")
+        raise _failed(error)
+
+
+def _failed(error: BaseException) -> SaveFailed:
+    """Says on which rank, where there are several."""
+    if isinstance(error, SaveFailed):
+        return error
+    told = world_size() == 1 or isinstance(error, CheckpointException)
+    where = "" if told else f"rank {rank()}: "
+    return SaveFailed(f"checkpoint: {where}{reason(error)}")
 
 
 def _meta(step: int) -> dict[str, Any]:

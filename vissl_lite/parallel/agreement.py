@@ -5,8 +5,10 @@ Every sentence is said once for all ranks: the store of the job knows which have
 
 import hashlib
 import json
+import os
 import platform
 import re
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ import torch.distributed as dist
 
 import vissl_lite
 from vissl_lite.errors import ConfigError
-from vissl_lite.parallel.collectives import first_error, world_size
+from vissl_lite.parallel.collectives import first_error, on_rank_zero, rank, world_size
 from vissl_lite.parallel.process import (
     attempt_store,
     launched_rank,
@@ -29,6 +31,7 @@ from vissl_lite.parallel.process import (
 from vissl_lite.parallel.watchdog import stops_because
 
 SHOWN = 5  # keys that differ
+SEEN_S = 10.0  # until what one machine has written is seen on the others, whose NFS caches
 GRACE_S = 5.0  # for the rank that failed first to say why
 TOGETHER_S = 30.0  # from a rank's failure until the others are through
 COMMUNICATION = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe")
@@ -100,6 +103,57 @@ def code_digest() -> str:
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the same folder
+
+
+def check_folder(run_dir: Path) -> None:
+    """Whether all ranks see the run folder of rank 0, which leaves a file there for a moment.
+
+    All ranks call it together. The file has a name that no machine has looked for before, as NFS
+    remembers what was not there.
+
+    Raises:
+        ConfigError: some ranks do not see it, or rank 0 cannot write there.
+    """
+    if world_size() == 1:
+        return
+    file = on_rank_zero(lambda: _left_in(run_dir))
+    seen: list[Any] = [None] * world_size()
+    dist.all_gather_object(seen, _appears(run_dir, file.name))
+    if rank() == 0:
+        file.unlink()
+    if blind := [r for r, sees in enumerate(seen) if not sees]:
+        raise ConfigError(
+            f"run_dir: {name_ranks(blind)} {'does' if len(blind) == 1 else 'do'} not see"
+            f" {file.parent} of rank 0; give run_dir=FOLDER on a file system that all machines"
+            " share"
+        )
+
+
+def _left_in(folder: Path) -> Path:
+    file = folder / f".seen-by-all-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir: {folder} cannot be written to ({error.strerror}); give another"
+            " run_dir=FOLDER"
+        ) from None
+    return file
+
+
+def _appears(folder: Path, name: str) -> bool:
+    deadline = time.monotonic() + SEEN_S
+    while True:
+        with suppress(OSError):
+            if name in os.listdir(folder):  # opening a folder asks the server for what is new
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
 
 
 # ---------------------------------------------------------------- the same failure, said once
