@@ -3,7 +3,7 @@
 import pytest
 from training import small
 
-from vissl_lite.engine.combinations import check_processes
+from vissl_lite.engine.combinations import check_continued, check_processes
 from vissl_lite.errors import ConfigError
 
 
@@ -46,6 +46,45 @@ def test_processes_that_do_not_come_out_even(words, world, message):
     with pytest.raises(ConfigError) as raised:
         check_processes(small(*words), world)
     assert raised.value.problems == [message]
+
+
+def test_a_run_that_goes_on_is_told_to_keep_its_batch():
+    with pytest.raises(ConfigError) as raised:
+        check_processes(small("++train.batch_size=4096", "++resume=true"), 504)
+    assert raised.value.problems == [
+        "train.batch_size: 4096 images do not divide evenly over 504 processes; start 256 or 512"
+        " processes, or begin a new run with init=RUN: one that goes on keeps its batch (fewer"
+        " GPUs: more images each, or train.accumulate)"
+    ]
+
+
+SAVED = {"step": 110, "lengths": {"batch_size": 128, "steps_per_epoch": 11}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"batch_size": 64, "steps_per_epoch": 22},
+            "train.batch_size: the run has gone 110 steps of 128 images; keep the batch (fewer"
+            " GPUs: more images each, or train.accumulate), or begin a new run with init=RUN",
+        ),
+        (
+            {"steps_per_epoch": 13},
+            "data.sampler: the run has gone 110 steps in epochs of 11 steps, which now have 13;"
+            " take its settings of before, or begin a new run with init=RUN",
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_steps_of_another_length(changed, message):
+    with pytest.raises(ConfigError) as raised:
+        check_continued(SAVED["lengths"] | changed, SAVED)
+    assert raised.value.problems == [message]
+
+
+def test_a_run_goes_on_with_its_lengths_and_one_of_an_earlier_version_with_any():
+    check_continued(SAVED["lengths"], SAVED)
+    check_continued(SAVED["lengths"], {"step": 110})
 
 
 def test_processes_that_do_come_out_even():

@@ -1,6 +1,8 @@
 """The loop: its result does not depend on processes, micro-batches or interruptions."""
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -217,6 +219,54 @@ def test_a_checkpoint_of_other_processes_is_said(tmp_path):
     meta.write_text(meta.read_text().replace('"world_size": 1', '"world_size": 2'))
     trainer = Trainer(small("++train.max_steps=3", "hooks=[checkpoint]", "++resume=true"), tmp_path)
     assert any("another number of processes" in note for note in trainer.parts.notes)
+
+
+IMAGES = "data/source=synthetic"
+BEGUN = ("hooks=[checkpoint]", IMAGES, "++data.source.n=64")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run of an epoch of 4 steps."""
+    return trained(small(*BEGUN), tmp_path_factory.mktemp("begun") / "run").run_dir
+
+
+def gone_on(begun, tmp_path, *words):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    return Trainer(small(*BEGUN, "++resume=true", *words), folder)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("++train.batch_size=8", r"train\.batch_size: .* 4 steps of 16 images; keep the batch"),
+    ],
+)
+def test_a_run_does_not_go_on_where_its_steps_would_mean_something_else(
+    begun, tmp_path, word, message
+):
+    with pytest.raises(ConfigError, match=message):
+        gone_on(begun, tmp_path, word)
+
+
+def test_its_end_and_its_micro_batches_may_change(begun, tmp_path):
+    trainer = gone_on(
+        begun, tmp_path, "++train.max_steps=7", "++train.epochs=9", "++train.accumulate=2"
+    )
+    trainer.fit()
+    assert (trainer.step, trainer.parts.total_steps) == (7, 36)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(begun, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    for file in folder.glob("checkpoints/*/state.pt"):
+        state = torch.load(file, weights_only=True)
+        del state["lengths"]
+        torch.save(state, file)
+        meta = json.loads(file.with_name("meta.json").read_text())
+        meta["files"]["state.pt"] = file.stat().st_size
+        file.with_name("meta.json").write_text(json.dumps(meta))
+    assert Trainer(small(*BEGUN, "++resume=true", "++train.batch_size=8"), folder).step == 4
 
 
 def test_precisions_agree(tmp_path):

@@ -1,14 +1,17 @@
-"""Combinations of settings that do not exist, and numbers that do not come out even."""
+"""Combinations of settings that do not exist, numbers that do not come out even or do not stay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
 from vissl_lite.parallel.mesh import Strategy
+
+HOW_TO_KEEP = "(fewer GPUs: more images each, or train.accumulate)"
 
 
 def shards_classes(config: Config) -> bool:
@@ -82,12 +85,13 @@ def _uneven(config: Config, world: int) -> list[tuple[str, str]]:
     """What does not come out even, and how to mend it."""
     train, parallel = config.train, config.parallel
     images = train.batch_size // world
+    new_run = f"begin a new run with init=RUN: one that goes on keeps its batch {HOW_TO_KEEP}"
     rules = [
         (
             train.batch_size % world,
             f"train.batch_size: {train.batch_size} images do not divide evenly over {world}"
             " processes",
-            "change it",
+            new_run if config.resume else "change it",
         ),
         (
             images % train.accumulate,
@@ -109,3 +113,31 @@ def _uneven(config: Config, world: int) -> list[tuple[str, str]]:
         ),
     ]
     return [(sentence, mend) for rest, sentence, mend in rules if rest]
+
+
+def check_continued(now: Mapping[str, int], saved: Mapping[str, Any]) -> None:
+    """That a run goes on with the batch that it began with.
+
+    Its place in the schedules and in the order of the images is a number of steps, which mean
+    something else with others.
+
+    Args:
+        now: "batch_size" and "steps_per_epoch".
+        saved: "step" and, under "lengths", the same; those of earlier versions go without.
+
+    Raises:
+        ConfigError: it does not; with how to go on.
+    """
+    if (before := saved.get("lengths")) is None:
+        return
+    gone, new_run = f"the run has gone {saved['step']:,} steps", "begin a new run with init=RUN"
+    if now["batch_size"] != before["batch_size"]:
+        raise ConfigError(
+            f"train.batch_size: {gone} of {before['batch_size']:,} images; keep the batch"
+            f" {HOW_TO_KEEP}, or {new_run}"
+        )
+    if now["steps_per_epoch"] != before["steps_per_epoch"]:
+        raise ConfigError(
+            f"data.sampler: {gone} in epochs of {before['steps_per_epoch']:,} steps, which now have"
+            f" {now['steps_per_epoch']:,}; take its settings of before, or {new_run}"
+        )

@@ -14,7 +14,7 @@ from vissl_lite.data.choose import make_dataset
 from vissl_lite.data.loader import Loader, choose_workers
 from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
-from vissl_lite.engine.combinations import check_processes
+from vissl_lite.engine.combinations import check_continued, check_processes
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
 from vissl_lite.engine.scaler import Scaler
@@ -34,7 +34,8 @@ class Parts:
     Args:
         config: checked.
         device: where the model lives; "meta" builds without weights.
-        chosen: what a resumed run has chosen before, "numerics" and "way"; the rest is chosen here.
+        chosen: state of a resumed run: what it has chosen before, "numerics" and "way", and its
+            "lengths", which stay; the rest is chosen here.
 
     Attributes:
         dataset: makes the batch of any request.
@@ -50,13 +51,13 @@ class Parts:
         self.config, self.device = config, device
         self.notes: list[str] = []
         chosen = chosen or {}
-        self._build_data(chosen.get("way"))
+        self._build_data(chosen)
         self._build_model()
         self._choose_numerics(chosen.get("numerics"))
         self._parallelize()
         self._build_optimizer()
 
-    def _build_data(self, chosen: dict[str, str] | None) -> None:
+    def _build_data(self, chosen: dict[str, Any]) -> None:
         config, train = self.config, self.config.train
         check_processes(config, world_size())
         self.source, views = build.build_source(config), build.build_views(config)
@@ -65,6 +66,7 @@ class Parts:
         self._size = len(order)
         first = self.sampler(0, 1)
         self.local_batch, self.steps_per_epoch = first.local_batch, first.steps_per_epoch
+        check_continued(self.lengths, chosen)
         self.total_steps = max(1, round(train.epochs * self.steps_per_epoch))
         self.last_step = min(self.total_steps, train.max_steps or self.total_steps)
         self.workers = choose_workers(config.data.workers, self.device)
@@ -78,7 +80,7 @@ class Parts:
             self.workers,
             batch_size=self.local_batch,
             steps=self.last_step,
-            chosen=chosen,
+            chosen=chosen.get("way"),
         )
         self.notes.append(f"views: {self.way}")
 
@@ -198,9 +200,18 @@ class Parts:
         request = Request(0, 0, np.arange(min(images, self.local_batch)))
         return self.dataset.finish(self.dataset[request].to(torch.device("cpu")))
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """What a number of steps counts."""
+        return {
+            "batch_size": self.config.train.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """The small rest that is equal on all ranks."""
         return {
+            "lengths": self.lengths,
             "scaler": self.scaler.state_dict(),
             "numerics": self.numerics.state_dict(),
             "way": self.way.state_dict(),
