@@ -58,7 +58,7 @@ def test_a_run_that_goes_on_is_told_to_keep_its_batch():
     ]
 
 
-SAVED = {"step": 110, "lengths": {"batch_size": 128, "steps_per_epoch": 11}}
+SAVED = {"step": 110, "lengths": {"batch_size": 128, "images": 1437, "steps_per_epoch": 11}}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,11 @@ SAVED = {"step": 110, "lengths": {"batch_size": 128, "steps_per_epoch": 11}}
             {"batch_size": 64, "steps_per_epoch": 22},
             "train.batch_size: the run has gone 110 steps of 128 images; keep the batch (fewer"
             " GPUs: more images each, or train.accumulate), or begin a new run with init=RUN",
+        ),
+        (
+            {"images": 1438},
+            "data.source: the run has gone 110 steps on 1,437 images, and there are 1,438; bring"
+            " back those of before, or begin a new run with init=RUN on these",
         ),
         (
             {"steps_per_epoch": 13},

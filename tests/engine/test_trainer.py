@@ -240,6 +240,7 @@ def gone_on(begun, tmp_path, *words):
     ("word", "message"),
     [
         ("++train.batch_size=8", r"train\.batch_size: .* 4 steps of 16 images; keep the batch"),
+        ("++data.source.n=80", r"data\.source: .* 4 steps on 64 images, and there are 80; bring"),
     ],
 )
 def test_a_run_does_not_go_on_where_its_steps_would_mean_something_else(
@@ -247,6 +248,23 @@ def test_a_run_does_not_go_on_where_its_steps_would_mean_something_else(
 ):
     with pytest.raises(ConfigError, match=message):
         gone_on(begun, tmp_path, word)
+
+
+def with_images(rank, world, folder, images):
+    try:
+        trained(small(IMAGES, f"++data.source.n={images[rank]}"), Path(folder))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def test_all_ranks_have_the_same_number_of_images(ranks, tmp_path):
+    """Each reads its own disk, and one copy is not complete; alone it would train on."""
+    for said in ranks(2)(with_images, str(tmp_path), [64, 48]):
+        assert said == (
+            "data.source: 64 images of 1,000 classes on rank 0, 48 images of 1,000 classes on rank"
+            " 1; give all machines the same images"
+        )
 
 
 def test_its_end_and_its_micro_batches_may_change(begun, tmp_path):

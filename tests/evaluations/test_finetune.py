@@ -19,7 +19,7 @@ from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.engine.weights import load_into
 from vissl_lite.evaluations import finetune
-from vissl_lite.evaluations._finetune import Overseer, write_weights
+from vissl_lite.evaluations._finetune import Overseer, _prepare, write_weights
 from vissl_lite.evaluations._finetune_config import start_from, training
 from vissl_lite.evaluations.accuracy import Accuracy
 from vissl_lite.evaluations.finetune import Finetune
@@ -167,6 +167,15 @@ def test_goes_on_where_it_was_stopped(tmp_path, monkeypatch, by, never_stopped):
     assert "goes on after 6 of 12 steps" in again.notes[0]
     inner = records(tmp_path / "evaluations/finetune/10pct")
     assert [record["step"] for record in inner] == list(range(1, 13))
+
+
+def test_begins_anew_with_another_number_of_images(tmp_path):
+    """It would stop with a sentence about a run, and there is nothing that a user could mend."""
+    config, folder = small(), tmp_path / "5pct"
+    for share, stays in ((0.05, False), (0.05, True), (0.1, False)):
+        _prepare(config, folder, "digest", Subset("digits", share=share))
+        assert (folder / "checkpoints").is_dir() is stays
+        (folder / "checkpoints").mkdir(exist_ok=True)
 
 
 def test_a_signal_reaches_the_training_around_it(tmp_path, monkeypatch):

@@ -116,13 +116,13 @@ def _uneven(config: Config, world: int) -> list[tuple[str, str]]:
 
 
 def check_continued(now: Mapping[str, int], saved: Mapping[str, Any]) -> None:
-    """That a run goes on with the batch that it began with.
+    """That a run goes on with the batch and the number of images that it began with.
 
     Its place in the schedules and in the order of the images is a number of steps, which mean
     something else with others.
 
     Args:
-        now: "batch_size" and "steps_per_epoch".
+        now: "batch_size", "images" of the source and "steps_per_epoch".
         saved: "step" and, under "lengths", the same; those of earlier versions go without.
 
     Raises:
@@ -135,6 +135,11 @@ def check_continued(now: Mapping[str, int], saved: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"train.batch_size: {gone} of {before['batch_size']:,} images; keep the batch"
             f" {HOW_TO_KEEP}, or {new_run}"
+        )
+    if now["images"] != before["images"]:
+        raise ConfigError(
+            f"data.source: {gone} on {before['images']:,} images, and there are {now['images']:,};"
+            f" bring back those of before, or {new_run} on these"
         )
     if now["steps_per_epoch"] != before["steps_per_epoch"]:
         raise ConfigError(

@@ -24,6 +24,7 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel import wrap
+from vissl_lite.parallel.agreement import check_alike
 from vissl_lite.parallel.collectives import on_rank_zero, rank, world_size
 from vissl_lite.parallel.mesh import SHARDED, Strategy, make_mesh
 
@@ -61,6 +62,7 @@ class Parts:
         config, train = self.config, self.config.train
         check_processes(config, world_size())
         self.source, views = build.build_source(config), build.build_views(config)
+        check_alike("data.source", _extent(self.source), "give all machines the same images")
         order, notes = build_order(config, self.source)
         self.notes += notes
         self._size = len(order)
@@ -205,6 +207,7 @@ class Parts:
         """What a number of steps counts."""
         return {
             "batch_size": self.config.train.batch_size,
+            "images": len(self.source),
             "steps_per_epoch": self.steps_per_epoch,
         }
 
@@ -219,3 +222,8 @@ class Parts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _extent(source: Any) -> str:
+    classes = "" if source.num_classes is None else f" of {source.num_classes:,} classes"
+    return f"{len(source):,} images{classes}"

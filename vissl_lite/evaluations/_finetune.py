@@ -52,7 +52,7 @@ def write_weights(bench: Bench, config: Config) -> str:
 def train(config: Config, folder: Path, weights: str, images: Any, bench: Bench) -> Trainer:
     """Trains what `config` describes in `folder`, or goes on with it there.
 
-    What lies there of another config or of other weights is removed.
+    What lies there of another config, other weights or another number of images is removed.
 
     Args:
         weights: digest of those that `config.init` names.
@@ -111,7 +111,8 @@ def own_randomness(device: torch.device) -> Iterator[None]:
 def _prepare(config: Config, folder: Path, weights: str, images: Any) -> None:
     """Leaves in the folder what belongs to this training, and nothing else."""
     tree = {**asdict(config), "resume": False}
-    text = json.dumps({**tree, "init": weights}, sort_keys=True, default=str)
+    own = {**tree, "init": weights, "images": len(images)}
+    text = json.dumps(own, sort_keys=True, default=str)
     identity = hashlib.sha256(text.encode()).hexdigest()
     file = folder / IDENTITY
     if file.is_file() and file.read_text() == identity:

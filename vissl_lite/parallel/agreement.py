@@ -56,6 +56,20 @@ def check_agreement(config: Mapping[str, Any]) -> None:
         raise ConfigError(*problems)
 
 
+def check_alike(place: str, own: str, remedy: str) -> None:
+    """Compares what all ranks have at a place; all call it together.
+
+    Raises:
+        ConfigError: they differ; it says who has what, and the remedy.
+    """
+    if world_size() == 1:
+        return
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, {place: own})
+    if any(facts != everyone[0] for facts in everyone):
+        raise ConfigError(f"{place}: {_who_has_what(place, everyone)}; {remedy}")
+
+
 def differences(facts: Sequence[Mapping[str, str]]) -> list[str]:
     """One sentence for each of the first keys that do not have the same value on all ranks."""
     keys = dict.fromkeys(key for own in facts for key in own)
