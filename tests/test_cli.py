@@ -6,7 +6,6 @@ Real processes where signals, launchers or the start of Python matter; `command`
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +13,13 @@ import time
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
 from command import command
 
 from vissl_lite import cli
 from vissl_lite.overrides import only_chosen
-from vissl_lite.plugins import config_dir, load_entries, recipes
+from vissl_lite.plugins import load_entries, recipes
 
 load_entries()
 
@@ -64,6 +62,11 @@ def run(tmp_path_factory):
 
 def records(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def overrides(run_dir):
+    """The words in the .hydra of a run: those that began it."""
+    return yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text())
 
 
 def losses(run_dir):
@@ -300,8 +303,7 @@ def test_the_same_command_goes_on_in_its_run_dir(tmp_path):
         "run_dir: here holds a run with another config: optimizer.lr is 0.005 there and 0.3 here"
         in other.stderr.replace(f"{tmp_path}/", "")
     )
-    began = yaml.safe_load((tmp_path / "here" / ".hydra" / "overrides.yaml").read_text())
-    assert not any("lr=0.3" in word for word in began)
+    assert not any("lr=0.3" in word for word in overrides(tmp_path / "here"))
 
 
 def test_a_folder_that_is_named_as_those_of_sweeps_is_resumed(tmp_path):
@@ -311,8 +313,42 @@ def test_a_folder_that_is_named_as_those_of_sweeps_is_resumed(tmp_path):
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line).get("step") for line in lines if '"train"' in line] == [1, 2, 3]
-    began = yaml.safe_load((tmp_path / folder / ".hydra" / "overrides.yaml").read_text())
-    assert began[0] == "config=quickstart"
+    assert overrides(tmp_path / folder)[0] == "config=quickstart"
+
+
+def test_a_launcher_runs_and_goes_on_in_the_folder_of_the_run(tmp_path):
+    """Hydra's hydra.run.dir is not the folder of what a launcher runs."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    folder, launcher = "lr=0.1,seed=0", "hydra/launcher=submitit_local"
+    for words in ([*TINY, f"run_dir={folder}"], [f"resume={folder}", "train.max_steps=3"]):
+        done = command(*words, launcher, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    began = tmp_path / folder
+    assert [r["resumed_step"] for r in records(began) if r["kind"] == "start"] == [0, 2]
+    assert [r["step"] for r in records(began) if r["kind"] == "train"] == [1, 2, 3]
+    assert overrides(began)[0] == "config=quickstart"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_dir_is_the_folder_of_a_sweep(tmp_path):
+    done = command("-m", *TINY, "seed=0,1", "run_dir=here", "train.max_steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(f.parent.name for f in (tmp_path / "here").glob("*/config.yaml")) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "seed=0,1"], ["hydra/launcher=basic", "seed=range(3)"], ["sweep=optuna_lr"]]
+)
+def test_several_jobs_cannot_go_on_in_one_folder(words, run, tmp_path):
+    done = command(f"resume={run[1]}", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"resume: {words[-1]} makes several jobs, and only one can go on" in done.stderr
+
+
+def test_no_run_begins_where_one_should_go_on(tmp_path):
+    done = command(*TINY, "run_dir=here", "++resume=true", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "here holds no run, it has no config.yaml; go on with" in done.stderr
 
 
 def test_a_mistake_that_shows_late_leaves_the_run_dir_free(tmp_path):
@@ -373,35 +409,6 @@ def test_a_preempted_submitit_job_saves_requeues_and_goes_on(tmp_path):
     assert ends[0]["reason"].startswith("stopped by SIGUSR2")
     assert starts[1]["resumed_step"] == ends[0]["step"] < 40
     assert [r["step"] for r in train_records(tmp_path)] == list(range(1, 41))
-
-
-def test_slurm_presets(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    show = ["--cfg", "hydra", "-p", "hydra.launcher"]
-    done = command("config=quickstart", "hydra/launcher=slurm_8nodes", *show, cwd=tmp_path)
-    launcher = yaml.safe_load(done.stdout)
-    assert (launcher["nodes"], launcher["tasks_per_node"], launcher["gpus_per_node"]) == (8, 8, 8)
-    assert launcher["_target_"].endswith("SlurmLauncher")
-    assert launcher["signal_delay_s"] >= 60
-
-
-def test_every_slurm_preset_has_the_nodes_of_its_name():
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    presets = sorted(path.stem for path in (config_dir() / "hydra/launcher").glob("slurm_*.yaml"))
-    assert len(presets) == 7
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        for preset in presets:
-            words = [f"hydra/launcher={preset}"]
-            made = hydra.compose("defaults", words, return_hydra_config=True).hydra.launcher
-            nodes = int(re.findall(r"\d+", preset)[0])
-            assert (made.nodes, made.tasks_per_node, made.gpus_per_node) == (nodes, 8, 8), preset
-
-
-@pytest.mark.skipif(shutil.which("srun") is not None, reason="would submit a job")
-def test_slurm_without_slurm_is_one_sentence(tmp_path):
-    done = command("config=quickstart", "hydra/launcher=slurm_8nodes", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "there is no srun on this machine" in done.stderr
 
 
 # ---------------------------------------------------------------- signals, choices

@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from vissl_lite import listing
 from vissl_lite.config import Config, check
-from vissl_lite.engine.journal import has_begun, save_config
+from vissl_lite.engine.journal import check_is_run, has_begun, save_config
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
@@ -282,8 +282,8 @@ def train(tree: dict[str, Any], run_dir: Path, how: Launch) -> tuple[float | Non
         dry_run(config)
         return None, 0
     check_folder(run_dir)
-    if launched_rank() == 0 and not config.resume:
-        save_config(tree, run_dir)
+    if launched_rank() == 0:
+        check_is_run(run_dir) if config.resume else save_config(tree, run_dir)
     if launched_world_size() == 1:
         return _train(config, run_dir, None)
     hint = f"go on from the last checkpoint with: vissl-lite resume={run_dir}"

@@ -22,6 +22,16 @@ def value_of(word: str) -> Any:
         return None
 
 
+def sweeps(word: str) -> bool:
+    """Whether the word gives several values, each for a job: KEY=A,B, KEY=range(3), KEY=glob(*)."""
+    if "=" not in word or word.startswith(("~", "-")):
+        return False
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        return False
+
+
 def quoted(value: str) -> str:
     """Any path as Hydra reads it: sweeps make folders such as `lr=0.1,seed=0`."""
     if value[:1] in ("'", '"') or re.fullmatch(r"[\w./~:+@%-]*", value):

@@ -21,7 +21,7 @@ from vissl_lite.config import Config, check
 from vissl_lite.engine.journal import has_begun
 from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import unreadable
-from vissl_lite.grammar import key_of, quoted, unquoted
+from vissl_lite.grammar import key_of, quoted, sweeps, unquoted
 from vissl_lite.parallel.process import (
     is_launched,
     launched_rank,
@@ -118,7 +118,7 @@ def _translate(word: str, args: Sequence[str]) -> list[str]:
         return _config_file(Path(value))
     match key:
         case "resume":
-            return _resume(Path(value))
+            return _resume(Path(value), args)
         case "run_dir":
             return _run_dir(value, args)
         case "init" if not is_sweep(args):
@@ -173,7 +173,7 @@ def _names_file(word: str) -> bool:
     return word.startswith("config=") and word.endswith((".yaml", ".yml"))
 
 
-def _resume(run_dir: Path) -> list[str]:
+def _resume(run_dir: Path, args: Sequence[str]) -> list[str]:
     if not (run_dir / "config.yaml").is_file():
         siblings = [str(p.parent) for p in run_dir.parent.glob("*/config.yaml")]
         raise ConfigError(
@@ -181,15 +181,35 @@ def _resume(run_dir: Path) -> list[str]:
             + did_you_mean(str(run_dir), siblings)
             + ("" if siblings else "; give the folder that the run printed, under runs/")
         )
-    where = f"hydra.run.dir={quoted(str(run_dir))}"
-    return [*_config_file(run_dir / "config.yaml"), where, KEEP_WORDS, "++resume=true"]
+    if (word := _several_jobs(args)) is not None:
+        raise ConfigError(
+            f"resume: {word} makes several jobs, and only one can go on in {run_dir}; leave it out,"
+            f" or start new runs with init={run_dir}"
+        )
+    where = _lives_in(str(run_dir))
+    return [*_config_file(run_dir / "config.yaml"), *where, KEEP_WORDS, "++resume=true"]
 
 
 def _run_dir(value: str, args: Sequence[str]) -> list[str]:
-    if is_sweep(args):
-        return [f"hydra.run.dir={value}"]
-    where = f"hydra.run.dir={quoted(value)}"
-    return [where, KEEP_WORDS] if has_begun(Path(unquoted(f"run_dir={value}"))) else [where]
+    if _several_jobs(args) is not None:
+        return [f"hydra.sweep.dir={quoted(value)}"]
+    begun = has_begun(Path(unquoted(f"run_dir={value}")))
+    return [*_lives_in(value), *([KEEP_WORDS] if begun else [])]
+
+
+def _lives_in(run_dir: str) -> list[str]:
+    """The folder of the only job, whether Hydra runs it itself or gives it to a launcher."""
+    folder = quoted(run_dir)
+    return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
+
+
+def _several_jobs(args: Sequence[str]) -> str | None:
+    """The first word that makes Hydra run several jobs, or None."""
+    if not is_sweep(args):
+        return None
+    words = [word for word in args if key_of(word) not in ("resume", "run_dir")]
+    choices = ("sweep=", "hydra/sweeper=", "hydra.sweeper.")
+    return next((w for w in words if w.lstrip("+").startswith(choices) or sweeps(w)), None)
 
 
 def _config_file(file: Path) -> list[str]:

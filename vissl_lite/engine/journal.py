@@ -105,6 +105,18 @@ def has_begun(run_dir: Path) -> bool:
     return any('"kind": "train"' in line or '"kind": "eval"' in line for line in lines)
 
 
+def check_is_run(run_dir: Path) -> None:
+    """
+    Raises:
+        ConfigError: no run began there, so that none can go on.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise ConfigError(
+            f"resume: {run_dir} holds no run, it has no config.yaml; go on with"
+            " resume=FOLDER_OF_THE_RUN, or leave resume out to begin one"
+        )
+
+
 def save_config(tree: dict[str, Any], run_dir: Path) -> None:
     """Writes `run_dir/config.yaml`, which runs again as it is.
 
