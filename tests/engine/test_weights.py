@@ -173,3 +173,30 @@ def test_heads_as_long_as_they_fit(run, heads, taken, said):
     assert notes[0].startswith(said)
     assert (notes[1:] == []) == (taken == len(given))
     assert notes[1:] == ([f"init: ignored: {len(given) - taken} head"] if notes[1:] else [])
+
+
+PLAIN_MLP = "{name: mlp, hidden: [32], out_dim: 16, norm: none}"
+ANEW = "the norm of heads.0 starts from scratch, the file's has none"
+
+
+@pytest.mark.parametrize(
+    ("heads", "taken", "said"),
+    [
+        (f"{{name: hidden_layer, out_dim: 32}}, {LINEAR}", 2, "heads.0 is the beginning of the"),
+        ("{name: hidden_layer, out_dim: 32, norm: none}", 2, "heads.0 is the beginning of the"),
+        (MLP, 0, "heads start from scratch"),  # its second linear layer has another place
+        (f"{PLAIN_MLP[:-1]}, last_norm: true}}, {LINEAR}", 4, ANEW),
+    ],
+)
+def test_a_norm_that_the_file_lacks_starts_anew(run, tmp_path, heads, taken, said):
+    """VISSL's fine-tuning of SEER: a BatchNorm behind the first layer of a head without."""
+    torch.manual_seed(6)
+    theirs = build_model(small(f"++heads=[{PLAIN_MLP}]"), 10)
+    save_file({k: t.contiguous() for k, t in theirs.state_dict().items()}, tmp_path / "plain")
+    before, after, notes = loaded((tmp_path / "plain", theirs), heads)
+    given = {f"0.{name}": tensor for name, tensor in theirs.heads[0].state_dict().items()}
+    assert all(torch.equal(after[name], given[name]) for name in list(given)[:taken])
+    assert all(torch.equal(after[n], before[n]) for n in after if n not in list(given)[:taken])
+    assert said in notes[0]
+    has_new_norm = "0.1.running_mean" in after or "last_norm" in heads
+    assert (ANEW in notes[0]) == (bool(taken) and has_new_norm)

@@ -183,6 +183,30 @@ def test_init_takes_a_foreign_file(state, file):
         load_into(build_model(small(), 10), path)
 
 
+@pytest.mark.parametrize(("norm", "names"), [("none", 5), ("batch", 10)])
+def test_init_takes_the_heads_of_vissls_swav(state, file, norm, names):
+    """heads.0.projection_head.{i}, of the same layers as our mlp, and heads.0.prototypes0."""
+    keys = ("++trunk.stem=imagenet", "++trunk.width_multiplier=1")
+    mlp = f"{{name: mlp, out_dim: 8, hidden: [32], norm: {norm}}}"
+    heads = f"++heads=[{mlp},{{name: prototypes, num_prototypes: 5}}]"
+    theirs = build_model(small(*keys, heads), 10)
+    model = {f"trunk._feature_blocks.{k}": t for k, t in state.items() if not k.startswith("fc.")}
+    for name, tensor in theirs.heads[0].state_dict().items():
+        model[f"heads.0.projection_head.{name}"] = tensor
+    model["heads.0.prototypes0.weight"] = theirs.heads[1].state_dict()["sets.0.weight"]
+    path = file({"classy_state_dict": {"base_model": {"model": model}}})
+    torch.manual_seed(9)
+    again = build_model(small(*keys, heads), 10)
+    notes = load_into(again, path)
+    given = theirs.heads.state_dict()
+    assert all(torch.equal(t, given[name]) for name, t in again.heads.state_dict().items())
+    assert notes[1:] == [f"init: {len(given)} head tensors"]
+    assert len(given) == names
+    first = build_model(small(*keys, "++heads=[{name: hidden_layer, out_dim: 32}]"), 10)
+    load_into(first, path)
+    assert torch.equal(first.heads[0].state_dict()["0.weight"], given["0.0.weight"])
+
+
 def test_names_of_published_weights(state, file, monkeypatch):
     asked, path = [], file(state)
     monkeypatch.setattr(io, "local_path", lambda uri: (asked.append(uri), path)[1])

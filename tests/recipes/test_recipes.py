@@ -249,6 +249,28 @@ def test_seer_fine_tuned():
     assert rate(30 * per_epoch) == pytest.approx(0.005 / 2)
 
 
+def test_views_of_seer_fine_tuned():
+    """VISSL's fulltune/imagenet1k/transforms/tricks_384_swav.yaml."""
+    config = config_of("finetune/seer/regnety_256gf_in1k")
+    crop, flip, *colours = config.data.views[0].transforms
+    assert (crop["interpolation"], flip["name"]) == ("bicubic", "random_horizontal_flip")
+    assert colours == config_of("pretrain/seer/regnety_256gf").data.views[0].transforms[2:]
+    resize = config.labelled.transforms[0]
+    assert (resize["crop_fraction"], resize["interpolation"]) == (1.0, "bicubic")
+
+
+@pytest.mark.parametrize(("size", "batch"), [("128gf", 256), ("256gf", 128)])
+@pytest.mark.parametrize("share", ["1pct", "10pct"])
+def test_seer_on_a_share_of_the_labels(size, batch, share):
+    """VISSL's semi_supervised/imagenet1k/models/regnet{128Gf,256Gf}_swav_head.yaml."""
+    config = config_of(f"finetune/seer/regnety_{size}_in1k_{share}")
+    assert config.heads == [{"name": "hidden_layer", "out_dim": 8192}, "linear"]
+    assert (config.train.batch_size, config.parallel.sync_bn) == (batch, 8)
+    assert config.optimizer["lr"] == 0.05
+    projection = config_of(f"pretrain/seer/regnety_{size}").heads[0]
+    assert projection["hidden"][0] == config.heads[0]["out_dim"]
+
+
 @pytest.mark.parametrize("recipe", [r for r in OURS if r.startswith("finetune/")])
 def test_starting_weights(recipe):
     """Published ones, by the names of docs/weights.md; of hashtags there are none untouched."""

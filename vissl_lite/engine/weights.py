@@ -29,6 +29,7 @@ from vissl_lite.formats.recognise import (
     recognise_adapted,
 )
 from vissl_lite.formats.report import Report
+from vissl_lite.layers.norm import BatchNorm1d
 from vissl_lite.model import SSLModel
 from vissl_lite.plugins import load_entries
 from vissl_lite.trunks._trunk import Trunk
@@ -110,37 +111,52 @@ def load_into(model: SSLModel, path: str | Path) -> list[str]:
 def _load_heads(model: SSLModel, weights: Weights) -> str:
     """Fills the heads, from the first on as long as they fit, and says which.
 
-    Behind one that is only the beginning of the file's, such as a `hidden_layer` of an `mlp`, none
-    is filled.
+    Behind one that is only the beginning of the file's, such as a `hidden_layer` of an `mlp`, or
+    that has a norm which the file's lacks, none is filled.
     """
     used: list[str] = []
-    loaded, cut = 0, ""
+    loaded, cut = 0, []
     for i, head in enumerate(model.heads):
         given = _below(f"{i}.", weights.heads)
-        own = _beginning(head, given)
-        if not own or differences(own, head.state_dict()):
+        own, fresh = _beginning(head, given)
+        wanted = {name: t for name, t in head.state_dict().items() if name not in fresh}
+        if not own or differences(own, wanted):
             break
-        head.load_state_dict(own)
+        head.load_state_dict(own, strict=not fresh)
         used += [f"heads.{i}.{name}" for name in own]
         loaded = i + 1
         if len(own) < len(given):
-            cut = f"heads.{i} is the beginning of the file's"
+            cut.append(f"heads.{i} is the beginning of the file's")
+        if fresh:
+            cut.append(f"the norm of heads.{i} starts from scratch, the file's has none")
+        if cut:
             break
     if not used:
         return "init: heads start from scratch, the file has none that fit"
-    left = [name for name in weights.report.ignored.pop("head") if name not in used]
+    names = weights.head_names
+    left = [n for n in weights.report.ignored.pop("head") if names.get(n, n) not in used]
     weights.report.ignored |= {"head": left} if left else {}
     new = [f"heads.{i} starts from scratch" for i in range(loaded, len(model.heads))]
-    return ", ".join(filter(None, [f"init: {len(used)} head tensors", cut, *new]))
+    return ", ".join([f"init: {len(used)} head tensors", *cut, *new])
 
 
-def _beginning(head: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of the tensors of a chain of layers those of as many layers as `head` has; else all."""
+def _beginning(head: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """Of the tensors of a chain of layers those of as many layers as `head` has; else all.
+
+    Where `head` has a norm that the chain lacks: those before it.
+
+    Returns:
+        These tensors, and the names in `head` of such norms.
+    """
     if not isinstance(head, nn.Sequential):
-        return given
+        return given, set()
     layer = {name: name.partition(".")[0] for name in given}
-    behind = {name for name in given if layer[name].isdigit() and int(layer[name]) >= len(head)}
-    return {name: t for name, t in given.items() if name not in behind}
+    norms = [i for i, part in enumerate(head) if isinstance(part, BatchNorm1d)]
+    new = [i for i in norms if str(i) not in layer.values()] if given else []
+    end = min([len(head), *new])
+    behind = {name for name in given if layer[name].isdigit() and int(layer[name]) >= end}
+    fresh = {f"{i}.{name}" for i in new for name in head[i].state_dict()}
+    return {name: t for name, t in given.items() if name not in behind}, fresh
 
 
 def read(path_or_name: str | Path, trunk: nn.Module | None = None) -> Weights:

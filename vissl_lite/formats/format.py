@@ -74,6 +74,8 @@ class Format:
             known network follows is taken.
         mark: regular expression that the beginning of some tensor's name must match.
         ignored: regular expression of the beginning of a name -> why it is left out.
+        heads: regular expression of the beginning of a head's name -> what it is in ours, for
+            methods whose heads we have.
         pixels: what the published networks of this format were trained to see.
         unseen: from the tensors under our names to what their shapes do not show of the trunk's
             config.
@@ -83,6 +85,7 @@ class Format:
     trunk: tuple[str, ...]
     mark: str = ""
     ignored: Mapping[str, str] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels = UNKNOWN
     unseen: Callable[[Tensors], dict[str, Any]] = lambda tensors: {}
 

@@ -59,12 +59,13 @@ class Weights:
 
     Attributes:
         trunk: name in the trunk's state dict -> tensor.
-        heads: the same of `SSLModel.heads`; only our checkpoints have them.
+        heads: the same of `SSLModel.heads`; of our checkpoints and of VISSL's SwAV.
         config: of the trunk, or None where nothing tells it.
         pixels: what it was trained to see.
         report: what became of each tensor of the file.
         unseen: what is known of the config and no shape shows, by the trunk's attributes.
         file: the tensors under the names that they have in the file; {} where it is no foreign one.
+        head_names: name of a head's tensor in the file -> in `SSLModel`, where they differ.
     """
 
     trunk: dict[str, Tensor]
@@ -74,6 +75,7 @@ class Weights:
     heads: dict[str, Tensor] = field(default_factory=dict)
     unseen: dict[str, Any] = field(default_factory=dict)
     file: Tensors = field(default_factory=dict)
+    head_names: dict[str, str] = field(default_factory=dict)
 
 
 def recognise(tensors: Tensors, origin: str) -> Weights | None:
@@ -165,7 +167,20 @@ def _convert(tensors: Tensors, form: Format, prefix: str, naming: Naming, origin
         trunk[ours] = naming.change(ours, tensor)
         if ours != name:
             report.renamed[name] = ours
-    return Weights(trunk, report, pixels=form.pixels, unseen=form.unseen(trunk))
+    names = _head_names(report.ignored.get("head", []), form)
+    heads = {ours.removeprefix("heads."): tensors[name] for name, ours in names.items()}
+    unseen = form.unseen(trunk)
+    return Weights(trunk, report, None, form.pixels, heads, unseen, head_names=names)
+
+
+def _head_names(names: Sequence[str], form: Format) -> dict[str, str]:
+    """Name in the file -> in `SSLModel`, of the heads that we have."""
+    return {
+        name: re.sub(pattern, ours, name, count=1)
+        for name in names
+        for pattern, ours in form.heads.items()
+        if re.match(pattern, name)
+    }
 
 
 def _reason(name: str, inner: str | None, form: Format, prefix: str) -> str:

@@ -16,5 +16,9 @@ FORMAT = Format(
         r"loss\.": "state of the loss (queues, teachers)",
         r"classy_state_dict\.(?!base_model\.model\.)": "training state",
     },
+    heads={  # of SwAV: projection and prototypes
+        rf"{_MODEL}heads\.0\.projection_head\.": "heads.0.",
+        rf"{_MODEL}heads\.0\.prototypes(\d+)\.": r"heads.1.sets.\1.",
+    },
     pixels=Pixels(IMAGENET_MEAN, IMAGENET_STD),  # trained at 224, fine-tuned at 384
 )

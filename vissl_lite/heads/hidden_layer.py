@@ -13,7 +13,8 @@ class HiddenLayer(nn.Sequential):
 
     [N, in_dim] -> [N, out_dim]. Its tensors are named as those of the first layer of an `mlp`, from
     which `init` fills it: SimCLR v2 fine-tunes from there (Chen et al. 2020, arXiv 2006.10029,
-    section 2), and so did VISSL for SEER.
+    section 2), and so did VISSL for SEER, whose heads have no norm: there the linear layer is
+    filled, and the norm starts from scratch.
 
     Args:
         out_dim: width; the default is that of SwAV and SimCLR on ResNet-50, as in `mlp`.
