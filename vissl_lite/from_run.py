@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vissl_lite.config import IMAGENET_MEAN, IMAGENET_STD, Labelled
 from vissl_lite.errors import ConfigError, place_renamed
-from vissl_lite.grammar import unquoted
+from vissl_lite.grammar import key_of, unquoted
 from vissl_lite.parallel.process import launched_rank
 
 if TYPE_CHECKING:
@@ -36,6 +36,30 @@ def resolver(args: Sequence[str]) -> Callable[[str], Any]:
         return OmegaConf.select(trees[0], key)
 
     return from_run
+
+
+def with_dataset(
+    tree: dict[str, Any], words: Sequence[str], compose: Callable[[list[str]], DictConfig]
+) -> dict[str, Any]:
+    """The tree with the labelled images of `dataset=NAME` where the recipe takes them from a run.
+
+    A dataset without labelled images leaves those of the run. Mean and std stay what the weights
+    were trained with.
+
+    Args:
+        tree: composed of all words.
+        words: Hydra's overrides.
+        compose: makes the config of words.
+    """
+    chosen = [word for word in words if key_of(word) == "dataset"][-1:]
+    labelled = OmegaConf.to_container(compose([*words]).labelled) if chosen else {}
+    taken = [k for k, v in cast(dict, labelled).items() if str(v).startswith("${from_run:")]
+    if not taken:
+        return tree
+    own: Any = OmegaConf.to_container(compose(chosen).labelled, resolve=True)
+    if own["train"] is None and own["test"] is None:
+        return tree
+    return {**tree, "labelled": {**tree["labelled"], **{key: own[key] for key in taken}}}
 
 
 def _saved(path_or_name: str) -> DictConfig | None:
@@ -74,7 +98,9 @@ def around(path_or_name: str, args: Sequence[str] = ()) -> dict[str, Any]:
         "data.std": (pixels.std, IMAGENET_STD),
         "labelled.size": (trunk.get("image_size", pixels.size), usual.size),
     }
-    unset = [key for key in found if not any(word.startswith(f"{key}=") for word in args)]
+    given = {key_of(word) for word in args}
+    given |= {"labelled.size"} if "dataset" in given else set()
+    unset = [key for key in found if key not in given]
     unknown = [key for key in unset if found[key][0] is None]
     if unknown and launched_rank() == 0:
         keys = ", ".join(unknown)

@@ -267,7 +267,8 @@ def as_chosen(
         config_name: what Hydra has composed.
     """
     compose_again = partial(hydra.compose, config_name, return_hydra_config=True)
-    parts, notes = switched(only_chosen(tree, words), overrides, compose_again)
+    own = from_run.with_dataset(only_chosen(tree, words), overrides, compose_again)
+    parts, notes = switched(own, overrides, compose_again)
     for note in notes if launched_rank() == 0 else ():
         print(f"note: {note}", file=sys.stderr)
     return parts
