@@ -1,8 +1,10 @@
 """Every recipe composes, says what it is for, and has the numbers of its paper."""
 
 import functools
+import itertools
 import re
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from omegaconf import OmegaConf
@@ -15,6 +17,7 @@ from vissl_lite.engine.build import peak_lr
 from vissl_lite.engine.dry_run import dry_run
 from vissl_lite.engine.journal import save_config
 from vissl_lite.formats.published import PUBLISHED
+from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.plugins import config_dir, load_entries, recipes, register_with_hydra
 
 load_entries()
@@ -24,6 +27,7 @@ OF_EVALUATIONS = ["protocol", "cost", "run", "images"]
 OURS = [name for name in recipes() if (config_dir() / "config" / f"{name}.yaml").is_file()]
 TRAINING = [name for name in OURS if not name.startswith("evaluate/")]
 IN1K = 1_281_167
+MODES = get_args(Checkpointing)
 
 
 @functools.cache
@@ -188,6 +192,40 @@ def test_seer_10b():
     config = config_of("pretrain/seer/regnety_10b")
     assert (config.loss["epsilon"], config.loss["sinkhorn_iterations"]) == (0.03, 10)
     assert [(g.count, g.size) for g in config.data.views] == [(2, 160), (4, 96)]
+
+
+def planned(command: str) -> dict[tuple[str, str], float]:
+    """GiB of all parts by strategy and checkpointing: what the planner printed in docs/plan.md."""
+    text = (config_dir().parent / "docs" / "plan.md").read_text()
+    rows = [line.split() for line in text.split(f"`vissl-lite plan {command}`")[1].splitlines()]
+    table = itertools.takewhile(lambda row: row[:1] != ["Fastest"], rows)
+    return {(row[0], row[1]): float(row[9]) for row in table if len(row) == 14 and row[1] in MODES}
+
+
+def test_memory_on_a_card_is_what_the_planner_printed():
+    found = planned("config=pretrain/seer/regnety_256gf world_size=512 gpu=v100-32gb")
+    cells = [(s, mode) for s in ("reference_ddp", "zero3") for mode in ("none", "block")]
+    copy, copy_block, zero3, zero3_block = (round(found[cell]) for cell in cells)
+    assert (
+        f"{copy} as one copy per GPU (reference_ddp), {copy_block} with checkpointing,"
+        f" {zero3} with zero3, {zero3_block} with both"
+    ) in card("pretrain/seer/regnety_256gf")["cost"]
+    on_8, on_512 = (
+        planned(f"config=pretrain/seer/regnety_10b world_size={n} gpu=h100-80gb batch=16")
+        for n in (8, 512)
+    )
+    takes = [round(found["zero3", "block"]) for found in (on_8, on_512)]
+    assert (
+        f"zero3 with checkpointing takes {takes[0]} GiB in all on 8 GPUs, {takes[1]} on 512"
+        in card("pretrain/seer/regnety_10b")["cost"]
+    )
+
+
+@pytest.mark.parametrize("recipe", [f"regnety_{size}" for size in ("32gf", "256gf", "10b")])
+def test_seer_tells_its_precision(recipe):
+    """Apex O1, and PyTorch's AMP in fp16: VISSL's MODEL_DOCUMENTATION.md; `auto` may be bf16."""
+    assert config_of(f"pretrain/seer/{recipe}").precision == "auto"
+    assert "theirs was fp16" in card(f"pretrain/seer/{recipe}")["differs"]
 
 
 @pytest.mark.parametrize("width", [4, 8, 16, 32, 48])
