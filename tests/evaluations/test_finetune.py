@@ -18,6 +18,7 @@ from vissl_lite.engine.build import build_model
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.engine.weights import load_into
+from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.evaluations import finetune
 from vissl_lite.evaluations._finetune import Overseer, _prepare, write_weights
 from vissl_lite.evaluations._finetune_config import start_from, training
@@ -218,6 +219,21 @@ def test_the_learning_rate_is_chosen_on_held_out_images(tmp_path, monkeypatch):
     assert fitted[3] == share
     assert all(name.startswith("digits/test/") for name in judged[3])
     assert "x 1 chosen by top1" in bench.notes[-1]
+
+
+def test_a_rate_with_which_the_loss_does_not_stay_finite_is_not_chosen(tmp_path, monkeypatch):
+    def diverges(config, folder, weights, images, bench):
+        if config.optimizer["lr"] > 0.01:
+            raise NonFiniteLoss("the loss is not finite")
+        return Trainer(replace(config, resume=False), folder)
+
+    monkeypatch.setattr("vissl_lite.evaluations.finetune.train", diverges)
+    monkeypatch.setattr(Accuracy, "evaluate", lambda self, bench: {"top1": 0.5})
+    bench = bench_of(tmp_path)
+    settings = Finetune(shares=(0.2,), lr_factors=(10.0, 0.1), batch_size=64)
+    assert settings.evaluate(bench)["top1_20pct"] == 0.5
+    assert "x 0.1 chosen by top1" in bench.notes[-1]
+    assert "x 10: -inf" in bench.notes[-1]
 
 
 def on_two(rank, world, folder):

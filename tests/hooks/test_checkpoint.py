@@ -18,7 +18,7 @@ from vissl_lite.engine import weights_file
 from vissl_lite.engine.checkpoint import Checkpointer, load
 from vissl_lite.engine.meters import Meters
 from vissl_lite.engine.trainer import Trainer
-from vissl_lite.errors import SaveFailed
+from vissl_lite.errors import NonFiniteLoss, SaveFailed
 from vissl_lite.hooks.base import Hook
 from vissl_lite.plugins import load_entries
 
@@ -41,19 +41,25 @@ class FakeTrainer(SimpleNamespace):
             meters=Meters(torch.device("cpu")),
             model=model,
             device=torch.device("cpu"),
+            loss=None,
+            parts=SimpleNamespace(numerics=SimpleNamespace(precision="fp32")),
             config=SimpleNamespace(
                 recipe="test",
+                train=SimpleNamespace(clip_grad_norm=1.0),
                 trunk={"name": "resnet", "depth": 18},
                 evaluations={"knn": {}},
                 data=Data(None),
                 labelled=Labelled(),
             ),
         )
-        self.journal = SimpleNamespace(note=lambda text, level: self.notes.append(text))
+        self.journal = SimpleNamespace(
+            note=lambda text, level: self.notes.append(text), log=self.notes.append
+        )
         self.hook = HOOKS.build({"every_minutes": None, **options}, "hooks.checkpoint")
 
-    def at_end_of(self, epochs):
-        return bool(epochs) and self.step % round(epochs * EPOCH) == 0
+    def at_end_of(self, epochs, step=None):
+        step = self.step if step is None else step
+        return bool(epochs) and step % round(epochs * EPOCH) == 0
 
     def save(self, then):
         shared = {"step": self.step, "hook": self.hook.state_dict()}
@@ -192,10 +198,40 @@ def test_what_is_not_finite_is_never_saved(tmp_path, spoil):
     t.run(2)
     spoil(t)
     t.run(3)
-    t.hook.on_end(t)
+    with pytest.raises(NonFiniteLoss, match=r"not finite; last good checkpoint: .*step-00000002;"):
+        t.hook.on_end(t)
     assert t.saved() == [1, 2]
     assert not (tmp_path / "weights.safetensors").exists()
-    assert t.notes == ["the loss or a weight is not finite; nothing is saved any more"]
+
+
+def test_a_weight_that_is_not_finite_ends_the_run_at_the_next_log_line(tmp_path):
+    t = trainer(tmp_path, every_steps=2)
+    t.run(3)
+    spoil_statistics(t)  # the loss of a training does not see it
+    t.hook.on_log(t, {"step": 3})
+    t.run(1)
+    with pytest.raises(NonFiniteLoss, match="a weight or a running statistic is not finite; last"):
+        t.hook.on_log(t, {"step": 4})
+    assert t.notes == [{"step": 4}]
+
+
+def test_so_many_stay_for_good_even_after_a_resume(tmp_path):
+    options = {"every_steps": 1, "keep_every_epochs": 0.5}
+    t = trainer(tmp_path, **options)
+    t.run(12)
+    assert t.saved() == [5, 10, 11, 12]
+    t.run(1)
+    later = FakeTrainer(tmp_path, **options)
+    later.step = 13
+    later.hook.on_start(later)
+    later.run(5)
+    assert later.saved() == [5, 10, 15, 17, 18]
+
+
+def test_one_that_stays_is_saved_though_nothing_else_is_due(tmp_path):
+    t = trainer(tmp_path, every_epochs=0, keep_every_epochs=0.4)
+    t.run(13)
+    assert t.saved() == [4, 8, 12]
 
 
 def test_the_end_is_saved_with_weights_that_the_trunk_takes(tmp_path):

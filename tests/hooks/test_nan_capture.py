@@ -59,6 +59,7 @@ def test_saves_the_batch_and_stops_at_the_next_log_line(tmp_path):
     assert f"step {BAD_STEP}" in text
     assert str(tmp_path / "nan") in text
     assert "step-00000004" in text  # the one at step 6 would hold nan
+    assert "the hook nan_capture" not in text
     assert [path.name for path in sorted((tmp_path / "checkpoints").glob("step-*"))] == [
         "step-00000002",
         "step-00000004",
@@ -75,6 +76,20 @@ def test_saves_the_batch_and_stops_at_the_next_log_line(tmp_path):
     assert torch.equal(saved["index_B"], expected.index_B)
     assert torch.equal(saved["label_B"], expected.label_B)
     assert saved["names"] == [again.parts.source[i].name for i in expected.index_B.tolist()]
+
+
+@pytest.mark.usefixtures("_fragile")
+def test_without_it_the_hook_checkpoint_ends_the_run(tmp_path):
+    config = fragile_config()
+    del config.hooks["nan_capture"]
+    with pytest.raises(NonFiniteLoss) as raised:
+        trained(config, tmp_path)
+    assert str(raised.value).startswith(
+        f"the loss is not finite since step {BAD_STEP}; last good checkpoint: {tmp_path}"
+        "/checkpoints/step-00000004; try a lower"
+    )
+    assert str(raised.value).endswith("; the hook nan_capture saves the batch")
+    assert [(r["step"], r.get("bad_step")) for r in records(tmp_path)] == [(4, None), (8, BAD_STEP)]
 
 
 def rank_main(number, world, run_dir):

@@ -139,9 +139,16 @@ class Checkpointer:
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-????????"))
 
-    def prune(self, keep_last: int, best: Path | None) -> None:
-        """Removes all but the last few and the best; rank 0 only."""
-        kept = {*self.complete()[-keep_last:], best}
+    def prune(
+        self,
+        keep_last: int,
+        best: Path | None,
+        stays: Callable[[int], bool] = lambda step: False,
+    ) -> None:
+        """Removes all but the last few, the best, and those whose step stays; rank 0 only."""
+        complete = self.complete()
+        kept = {*complete[-keep_last:], best}
+        kept |= {path for path in complete if stays(int(path.name[-8:]))}
         for path in self._all():
             if path not in kept:
                 (path / "meta.json").unlink(missing_ok=True)  # half removed is no checkpoint

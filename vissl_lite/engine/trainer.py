@@ -183,12 +183,13 @@ class Trainer:
     def at_log_step(self) -> bool:
         return self.step % self.config.train.log_every == 0 or self.finished
 
-    def at_end_of(self, every_epochs: float) -> bool:
-        """Whether the step just done is the last of a period of so many epochs."""
+    def at_end_of(self, every_epochs: float, step: int | None = None) -> bool:
+        """Whether a step, the one just done if None, is the last of a period of so many epochs."""
+        done = self.step if step is None else step
         period = every_epochs * self.parts.steps_per_epoch
         if not period:
             return False
-        before, now = (int(step / period + 1e-9) for step in (self.step - 1, self.step))
+        before, now = (int(step / period + 1e-9) for step in (done - 1, done))
         return now > before
 
     # ------------------------------------------------------------------ what is told

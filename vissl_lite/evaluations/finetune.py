@@ -11,6 +11,7 @@ from vissl_lite import EVALUATIONS, OPTIMIZERS, SCHEDULES, SOURCES, TRANSFORMS, 
 from vissl_lite.config import Config
 from vissl_lite.engine.bench import Bench
 from vissl_lite.engine.numerics import Numerics
+from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.evaluations._finetune import own_randomness, train, write_weights
 from vissl_lite.evaluations._finetune_config import start_from, training
 from vissl_lite.evaluations.accuracy import Accuracy
@@ -136,7 +137,7 @@ class Finetune:
         part, held_out = self._parts(source)
         judges = SOURCES.build(held_out, "evaluations.finetune.held_out")
         top1 = {
-            f: self._trained(job, share, part, f, f"{name}_lr_x{f:g}", judges)["top1"]
+            f: self._tried(job, share, part, f, f"{name}_lr_x{f:g}", judges)
             for f in self.lr_factors
         }
         best = max(top1, key=lambda f: top1[f])
@@ -146,6 +147,13 @@ class Finetune:
             f" images ({shown})"
         )
         return best
+
+    def _tried(self, *args: Any) -> float:
+        """Top-1 of `_trained`; -inf of a rate with which the loss does not stay finite."""
+        try:
+            return self._trained(*args)["top1"]
+        except NonFiniteLoss:
+            return -math.inf
 
     def _source(self, config: Config, share: float) -> dict[str, Any]:
         source = {"name": "subset", "source": config.labelled.train}

@@ -14,14 +14,14 @@ import torch
 import vissl_lite
 from vissl_lite import HOOKS, TRUNKS, ConfigError
 from vissl_lite.engine import weights_file
-from vissl_lite.errors import SaveFailed, did_you_mean
+from vissl_lite.errors import NonFiniteLoss, SaveFailed, did_you_mean
 from vissl_lite.hooks.base import Hook
+from vissl_lite.hooks.nan_capture import outlook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
 from vissl_lite.parallel.shards import local
 from vissl_lite.schema import above, at_least
 
 if TYPE_CHECKING:
-    from vissl_lite.engine.checkpoint import Checkpointer
     from vissl_lite.engine.trainer import Trainer
 
 
@@ -29,16 +29,19 @@ if TYPE_CHECKING:
 class Checkpoint(Hook):
     """Saves checkpoints while training and the trunk's weights at the end.
 
-    `RUN/checkpoints` keeps the newest and the best; `resume=RUN` goes on from the newest. The end,
-    early or not, is always saved and leaves `RUN/weights.safetensors`: the trunk's tensors under
-    the trunk's own names, with recipe, step and the trunk's config (JSON) as metadata. Nothing is
-    saved any more once a loss or a weight is not finite.
+    `RUN/checkpoints` keeps the newest, the best and one of every `keep_every_epochs`; `resume=RUN`
+    goes on from the newest. The end, early or not, is always saved and leaves
+    `RUN/weights.safetensors`: the trunk's tensors under the trunk's own names, with recipe, step
+    and the trunk's config (JSON) as metadata. Nothing is saved any more once a loss or a weight is
+    not finite, and the next log line is the last.
 
     Args:
         every_epochs: may be a fraction; 0: not by epochs.
         every_minutes: looked at when the loss is logged; null: not by time.
         every_steps: null: not by steps.
         keep_last: so many of the newest stay.
+        keep_every_epochs: the end of each such period, maybe a fraction, is saved and stays: a
+            healthy one is there when a collapse is seen late. null: none.
         best: metric of an evaluation, such as "knn.top1". The step that improves it is saved at
             once and stays until a better one comes.
         best_mode: whether the largest or the smallest value is best.
@@ -47,6 +50,7 @@ class Checkpoint(Hook):
 
     Raises:
         ConfigError: a metric that no evaluation has.
+        NonFiniteLoss: on all ranks, after the log line that tells of it.
     """
 
     last = True  # what the others did at this step, evaluations above all, is in the checkpoint
@@ -57,17 +61,19 @@ class Checkpoint(Hook):
         every_minutes: Annotated[float | None, above(0)] = 10.0,
         every_steps: Annotated[int | None, at_least(1)] = None,
         keep_last: Annotated[int, at_least(1)] = 2,
+        keep_every_epochs: Annotated[float | None, above(0)] = None,
         best: str | None = None,
         best_mode: Literal["max", "min"] = "max",
         background: bool | None = None,
     ):
         self.every_epochs, self.every_steps = every_epochs, every_steps
         self.every_minutes, self.background = every_minutes, background
-        self.keep_last, self.best, self.best_mode = keep_last, best, best_mode
+        self.keep_last, self.keep_every_epochs = keep_last, keep_every_epochs
+        self.best, self.best_mode = best, best_mode
         self.best_value, self.best_step = math.nan, -1
         self.given_up = math.nan, -1  # value and step of a best that could not be saved
         self._before = self.best_value, self.best_step  # before the last save
-        self.late = False
+        self.late, self.spoilt = False, False
         self.told: set[str] = set()
 
     def on_start(self, trainer: Trainer) -> None:
@@ -94,6 +100,9 @@ class Checkpoint(Hook):
             )
 
     def on_log(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if self.spoilt or "bad_step" in record:  # `nan_capture`, where it is, has spoken before
+            trainer.journal.log(record)
+            raise self._not_finite(trainer, record.get("bad_step"))
         if self.every_minutes is not None:  # rank 0 decides: clocks differ
             minutes = (time.monotonic() - self.saved_at) / 60
             self.late = broadcast_object(minutes >= self.every_minutes)
@@ -101,6 +110,7 @@ class Checkpoint(Hook):
     def after_step(self, trainer: Trainer) -> None:
         by_step = self.every_steps is not None and trainer.step % self.every_steps == 0
         due = by_step or self.late or trainer.at_end_of(self.every_epochs)
+        due = due or self._stays(trainer, trainer.step)
         if due or self._improved(trainer):
             try:
                 self._save(trainer)
@@ -108,11 +118,25 @@ class Checkpoint(Hook):
                 trainer.journal.note(f"{error}; training goes on without it", "warning")
 
     def on_end(self, trainer: Trainer) -> None:
-        saved = self._save(trainer)
+        if not self._save(trainer):
+            raise self._not_finite(trainer)
         trainer.checkpointer.wait()
-        if saved:
-            file = trainer.run_dir / "weights.safetensors"
-            weights_file.write(trainer.model.trunk.state_dict(), file, _card(trainer))
+        file = trainer.run_dir / "weights.safetensors"
+        weights_file.write(trainer.model.trunk.state_dict(), file, _card(trainer))
+
+    def _stays(self, trainer: Trainer, step: int) -> bool:
+        return trainer.at_end_of(self.keep_every_epochs or 0.0, step)
+
+    def _not_finite(self, trainer: Trainer, bad_step: int | None = None) -> NonFiniteLoss:
+        self._settle(trainer)
+        if bad_step is None:
+            return NonFiniteLoss(
+                f"a weight or a running statistic is not finite; {outlook(trainer)}"
+            )
+        return NonFiniteLoss(
+            f"the loss is not finite since step {bad_step}; {outlook(trainer)}; the hook"
+            " nan_capture saves the batch"
+        )
 
     def _improved(self, trainer: Trainer) -> bool:
         value = trainer.results.get(self.best or "", math.nan)
@@ -126,7 +150,7 @@ class Checkpoint(Hook):
     def _save(self, trainer: Trainer) -> bool:
         """Saves this step unless it is spoilt; says whether it did."""
         if not all_finite(trainer):
-            self._tell(trainer, "the loss or a weight is not finite; nothing is saved any more")
+            self.spoilt = True
             return False
         self._settle(trainer)
         self._before = self.best_value, self.best_step
@@ -134,7 +158,7 @@ class Checkpoint(Hook):
             self.best_value, self.best_step = trainer.results[self.best or ""], trainer.step
         self.saved_at, self.late = time.monotonic(), False  # a failure waits for the next period
         try:
-            trainer.save(partial(self._keep, trainer.checkpointer, improved))
+            trainer.save(partial(self._keep, trainer, improved))
         except SaveFailed:
             self._take_back()
             raise
@@ -155,10 +179,11 @@ class Checkpoint(Hook):
             self.given_up = self.best_value, self.best_step
         self.best_value, self.best_step = self._before
 
-    def _keep(self, checkpointer: Checkpointer, improved: bool, path: Path) -> None:
+    def _keep(self, trainer: Trainer, improved: bool, path: Path) -> None:
+        keeper = trainer.checkpointer
         if improved:
-            checkpointer.mark_best(path)
-        checkpointer.prune(self.keep_last, checkpointer.best())
+            keeper.mark_best(path)
+        keeper.prune(self.keep_last, keeper.best(), partial(self._stays, trainer))
 
     def _tell_misnamed(self, trainer: Trainer) -> None:
         """That the evaluation has run, and has another metric than `best`."""

@@ -43,12 +43,16 @@ class NaNCapture(Hook):
                 as_plain(batch, trainer.parts.source), folder / f"step-{step}-rank-{rank()}.pt"
             )
         trainer.journal.log(record)
-        good = trainer.checkpointer.latest()
         raise NonFiniteLoss(
-            f"the loss is not finite since step {step}; batch saved in {folder}; "
-            + (f"last good checkpoint: {good}; " if good else "no checkpoint yet; ")
-            + f"try {', '.join(remedies(trainer))}"
+            f"the loss is not finite since step {step}; batch saved in {folder}; {outlook(trainer)}"
         )
+
+
+def outlook(trainer: Trainer) -> str:
+    """What there is to go on from, and what usually helps."""
+    good = trainer.checkpointer.latest()
+    there = f"last good checkpoint: {good}" if good else "no checkpoint yet"
+    return f"{there}; try {', '.join(remedies(trainer))}"
 
 
 def as_plain(batch: Batch, source: Any) -> dict[str, Any]:
