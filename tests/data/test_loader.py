@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from vissl_lite import SOURCES
 from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.data.dataset import ViewDataset
 from vissl_lite.data.fast import FastViews
-from vissl_lite.data.loader import Loader
+from vissl_lite.data.loader import Loader, choose_workers
 from vissl_lite.data.sampler import Order, StepSampler
 from vissl_lite.data.views import Views
 from vissl_lite.errors import ConfigError, WorkerDied
@@ -214,3 +215,24 @@ def test_only_copies_to_a_gpu_are_not_waited_for(monkeypatch):
     for name in ("cpu", "cuda"):
         Batch([], torch.arange(2)).to(torch.device(name))
     assert asked == [("cpu", False), ("cuda", True)]
+
+
+@pytest.mark.parametrize(
+    ("srun", "cores", "machine", "workers"),
+    [
+        (True, 12, 96, 11),  # bound: these cores are this rank's
+        (True, 96, 96, 11),  # not bound: 8 ranks share them
+        (True, 48, 96, 5),  # not bound, in half of a machine
+        (False, 12, 96, 1),  # torchrun binds nothing: the job has 12 cores for 8 ranks
+        (True, 64, 512, 16),
+    ],
+)
+def test_workers_by_the_cores_of_a_rank(srun, cores, machine, workers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    names = {"RANK": "3", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
+    names |= {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "16"} if srun else {}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert choose_workers("auto", torch.device("cuda")) == workers
+    assert choose_workers("auto", CPU) == 0

@@ -50,6 +50,7 @@ def test_srun(environ):
     assert 20000 <= int(environ["MASTER_PORT"]) <= 30000
     assert process.start_time() == "slurm-1234.0"
     assert process.may_restart()
+    assert process.is_task_of_srun()
 
 
 def test_all_ranks_of_srun_choose_one_port_and_other_steps_another(environ):
@@ -67,6 +68,7 @@ def test_torchrun_goes_before_slurm(environ):
     environ |= {**SRUN, "RANK": "3", "WORLD_SIZE": "4"}
     process.adopt_launcher()
     assert (process.launched_rank(), process.launched_world_size()) == (3, 4)
+    assert not process.is_task_of_srun()
     assert "MASTER_ADDR" not in environ
 
 

@@ -19,6 +19,7 @@ from vissl_lite.data.resident import MemoryDataset
 from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.data.stream import Prefetch
 from vissl_lite.data.workers import PREFETCH, from_workers
+from vissl_lite.parallel.process import is_task_of_srun
 
 HELD = 4  # batches at once where they are used: this one, the next, one on its way, one spare
 
@@ -116,5 +117,15 @@ def choose_workers(workers: int | str, device: torch.device) -> int:
         return workers
     if device.type == "cpu":
         return 0
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks_here - 1))
+    return max(1, min(16, _cores() - 1))
+
+
+def _cores() -> int:
+    """Of this rank: its share of those that it may run on, or all where srun has bound it to them.
+
+    The tasks of srun that may run on so many cores that the machine has not as many for each of
+    them are not bound: they share.
+    """
+    allowed, ranks_here = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    bound = is_task_of_srun() and allowed * ranks_here <= (os.cpu_count() or 1)
+    return allowed if bound else allowed // ranks_here

@@ -66,6 +66,14 @@ def is_launched() -> bool:
     return "RANK" in os.environ
 
 
+def is_task_of_srun() -> bool:
+    """Whether srun started this rank, and not torchrun or our own command within a task of it."""
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    same = all(os.environ.get(own, "") == os.environ.get(theirs) for own, theirs in names.items())
+    return is_launched() and same and not by_torchrun
+
+
 def launched_world_size() -> int:
     """Processes that torchrun or another launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
