@@ -93,6 +93,16 @@ def test_has_a_card(recipe):
     assert "measured" in text["cost"]
 
 
+@pytest.mark.parametrize("recipe", [r for r in TRAINING if "--nnodes" in card(r)["run"]])
+def test_a_run_of_several_nodes_survives_a_failure(recipe):
+    text = card(recipe)
+    for words in ("--max-restarts=", "--rdzv-id=", "run_dir=/shared/"):
+        assert words in text["run"]
+    if recipe.startswith(("pretrain/seer", "pretrain/hashtag")):
+        assert f"VISSL_LITE_CACHE=/shared/cache vissl-lite config={recipe} dry_run" in text["first"]
+        assert text["run"].startswith("VISSL_LITE_CACHE=/shared/cache ")
+
+
 @pytest.mark.parametrize("recipe", sorted(set(OURS) - set(TRAINING)))
 def test_an_evaluation_has_a_card(recipe):
     text = card(recipe)
