@@ -39,6 +39,11 @@ def make_mesh(strategy: Strategy, shard_size: int | None, device: torch.device) 
     return mesh
 
 
+def processes_per_copy(strategy: str, world: int, shard_size: int) -> int:
+    """Those that share one copy of the model, and gather its weights from each other."""
+    return {"zero2": world, "zero3": world, "hsdp": shard_size}.get(strategy, 1)
+
+
 def checked_shard_size(given: int | None, default: int, world: int) -> int:
     """Processes that hold one copy of the model together.
 

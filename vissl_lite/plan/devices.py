@@ -31,7 +31,7 @@ class Device:
         link: to the other GPUs of its machine, 1e9 byte/s in each direction (data sheet).
         network: of its machine, all adapters together, 1e9 byte/s in each direction.
         link_share: of link and network that a collective achieves; assumed.
-        latency: of a collective, 1e-6 s; assumed.
+        latency: of a collective of any number of GPUs, 1e-6 s; assumed.
         gpus: of a machine.
         bf16: whether it has bf16; fp16 otherwise.
     """

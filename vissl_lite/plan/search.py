@@ -13,7 +13,7 @@ from vissl_lite.engine.combinations import accepted, shards_classes
 from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import check_groups
 from vissl_lite.layers.unit import Checkpointing
-from vissl_lite.parallel.mesh import Strategy, checked_shard_size
+from vissl_lite.parallel.mesh import Strategy, checked_shard_size, processes_per_copy
 from vissl_lite.plan.compute import Time, step_time
 from vissl_lite.plan.devices import Device
 from vissl_lite.plan.memory import Cost, Setting, cost
@@ -22,7 +22,7 @@ from vissl_lite.plan.trace import Bytes, Event, Trace
 
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-TIE = 1.02  # seconds of steps that count as equal; then the simpler one is taken
+TIE = 1.03  # seconds of steps that count as equal; then the order of `Plan.best` decides
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Plan:
 
     Attributes:
         flops: of a training step per image, without recomputation.
-        best: the fastest that fits, or None.
         leanest: the one with the least memory.
     """
 
@@ -65,11 +64,18 @@ class Plan:
 
     @property
     def best(self) -> Cell | None:
+        """The fastest that fits, or None; of equals the first that gathers within machines.
+
+        NCCL gathers and scatters in rings, a step of latency per rank, which `Device.latency` does
+        not count; all-reduce has trees (NCCL, src/graph/tuning.cc: `nsteps`, `latencies`).
+        """
         fitting = [cell for cell in self.cells if cell.fits]
         if not fitting:
             return None
         most = max(cell.images_per_s for cell in fitting)
-        return next(cell for cell in fitting if cell.images_per_s * TIE >= most)
+        equal = [cell for cell in fitting if cell.images_per_s * TIE >= most]
+        ring = {s: processes_per_copy(s, self.world, self.shard) for s in STRATEGIES}
+        return min(equal, key=lambda c: (c.batch, ring.get(c.strategy, 1) > self.device.gpus))
 
     @property
     def leanest(self) -> Cell:
@@ -226,7 +232,7 @@ def _setting(
     precision: str,
     ratios: dict[bool, tuple[float, float]],
 ) -> Setting:
-    ranks = {"zero2": world, "zero3": world, "hsdp": shard}.get(strategy, 1)
+    ranks = processes_per_copy(strategy, world, shard)
     low = 4 if precision == "fp32" else 2
     sharded = strategy in _GATHERING
     offload = config.memory.cpu_offload and sharded
