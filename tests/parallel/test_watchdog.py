@@ -153,12 +153,12 @@ def left_without_a_store(port, said):
 
 
 def test_a_rank_ends_after_the_store_is_gone(tmp_path):
-    server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=20), False)
+    server = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), False)
     rank = FORKSERVER.Process(target=left_without_a_store, args=(server.port, tmp_path / "said"))
     rank.start()
     server.get("place 1")  # it watches
     del server
-    rank.join(30)
+    rank.join(60)
     assert rank.exitcode == EXIT_OTHER_RANK
     assert "the process that kept the job's store" in (tmp_path / "said").read_text()
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -206,7 +207,7 @@ def test_seer_10b():
 
 def planned(command: str) -> dict[tuple[str, str], float]:
     """GiB of all parts by strategy and checkpointing: what the planner printed in docs/plan.md."""
-    text = (config_dir().parent / "docs" / "plan.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
     rows = [line.split() for line in text.split(f"`vissl-lite plan {command}`")[1].splitlines()]
     table = itertools.takewhile(lambda row: row[:1] != ["Fastest"], rows)
     return {(row[0], row[1]): float(row[9]) for row in table if len(row) == 14 and row[1] in MODES}
