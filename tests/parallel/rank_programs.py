@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from vissl_lite.parallel import process
+from vissl_lite.parallel import process, watchdog
 from vissl_lite.parallel.collectives import all_reduce_sum
 from vissl_lite.parallel.watchdog import Watchdog
 
@@ -38,6 +39,16 @@ def stand_still(rank: int, port: int, how: str, said: Path) -> None:
             all_reduce_sum(torch.ones(1))
             if rank == 1 and step == 7:
                 oversleep(how)
+
+
+def left_without_a_store(port: int, said: Path) -> None:
+    """As on NCCL under srun: rank 0 has ended, and the store with it."""
+    sys.stderr = said.open("w")
+    watchdog.AFTER_FAILURE_S = 0.2
+    store = dist.TCPStore("127.0.0.1", port, None, False, timedelta(seconds=20))
+    with Watchdog(0.4, store, 1, 2) as watched:
+        watched.step = time.monotonic_ns
+        time.sleep(60)
 
 
 def add_up(environ: dict[str, str], dies: bool, answer: Connection) -> None:

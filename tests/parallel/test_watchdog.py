@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import FORKSERVER
-from parallel.rank_programs import stand_still
+from parallel.rank_programs import left_without_a_store, stand_still
 
 from vissl_lite.parallel import watchdog
 from vissl_lite.parallel.watchdog import (
@@ -140,16 +140,6 @@ def test_a_rank_ends_after_another_has_failed(tmp_path):
     assert rank.exitcode == EXIT_OTHER_RANK
     said = (tmp_path / "said").read_text()
     assert said == "rank 0 stops, because rank 1 failed with ValueError: the disk is full\n"
-
-
-def left_without_a_store(port, said):
-    """As on NCCL under srun: rank 0 has ended, and the store with it."""
-    sys.stderr = said.open("w")
-    watchdog.AFTER_FAILURE_S = 0.2
-    store = dist.TCPStore("127.0.0.1", port, None, False, timedelta(seconds=20))
-    with Watchdog(0.4, store, 1, 2) as watched:
-        watched.step = time.monotonic_ns
-        time.sleep(60)
 
 
 def test_a_rank_ends_after_the_store_is_gone(tmp_path):
