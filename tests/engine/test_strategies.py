@@ -16,6 +16,8 @@ from vissl_lite.config import check
 from vissl_lite.engine.scaler import Scaler
 from vissl_lite.parallel.shards import whole
 from vissl_lite.plugins import load_entries
+from vissl_lite.trunks.resnet import DEPTHS, Bottleneck
+from vissl_lite.trunks.vit import SIZES
 
 
 class FollowTheTeacher(nn.Module):
@@ -42,7 +44,7 @@ MULTI = (
 )
 MLP = "{name: mlp, hidden: [32], out_dim: 16}"
 TAGS = [
-    "++data.source={name: digits_tags}",
+    "++data.source={name: digits_tags, n: 64}",
     "loss=hashtag_softmax",
     "++heads=[linear]",
     "++data.views=[{size: 32, transforms: [random_resized_crop]}]",
@@ -82,6 +84,7 @@ WORDS = {
 }
 
 
+SHALLOW = {50: (Bottleneck, (1, 1, 2, 1))}, {"tiny": (48, 3, 3)}  # in place of (3, 4, 6, 3), 12
 SCALE = 16.0  # from 65536 on, these small networks would leave out all of the few steps
 SCALER = partial(Scaler, init_scale=SCALE)
 
@@ -105,7 +108,12 @@ def cell(rank, world, model, strategy, checkpointing, precision, *words):
     )
     tree.trunk = TRUNKS[model]
     config = check(tree)
-    with tempfile.TemporaryDirectory() as folder, patch("vissl_lite.engine.parts.Scaler", SCALER):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("vissl_lite.engine.parts.Scaler", SCALER),
+        patch.dict(DEPTHS, SHALLOW[0]),
+        patch.dict(SIZES, SHALLOW[1]),
+    ):
         trainer = trained(config, Path(folder))
         losses = [r["loss"] for r in records(Path(folder))] if rank == 0 else None
     assert trainer.parts.scaler.get_scale() in (1.0, SCALE)  # else it has left out steps

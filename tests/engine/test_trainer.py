@@ -17,6 +17,8 @@ from vissl_lite.config import check
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.hooks.base import Hook
 
+TAGS = "++data.source={name: digits_tags, n: 64}"
+
 
 def weights(trainer):
     return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -131,9 +133,9 @@ def test_the_host_never_waits_for_the_device_in_a_step(tmp_path, method, reads):
         "simclr": ["loss=simclr", "optimizer=lars"],
         "swav": ["loss=swav", proto, "++loss.queue_length=32", "optimizer=larc"],
         "supervised": ["loss=cross_entropy", "++heads=[linear]", "optimizer=adamw"],
-        "hashtags": ["loss=hashtag_softmax", "++heads=[linear]", "data/source=digits_tags"],
+        "hashtags": ["loss=hashtag_softmax", "++heads=[linear]", TAGS],
         "sampled": [
-            *("loss=binary_cross_entropy", "loss.target=tags", "data/source=digits_tags"),
+            *("loss=binary_cross_entropy", "loss.target=tags", TAGS),
             "++heads=[{name: sampled_linear, sampled: 4}]",
         ],
     }[method]
