@@ -31,7 +31,8 @@ from vissl_lite.errors import ConfigError, did_you_mean
 from vissl_lite.failures import report
 from vissl_lite.overrides import as_chosen, from_file, hydra_arguments, is_sweep
 from vissl_lite.parallel import launch
-from vissl_lite.parallel.agreement import check_agreement, check_folder, told_to_others
+from vissl_lite.parallel.agreement import check_agreement, check_folder
+from vissl_lite.parallel.failure import told_to_others
 from vissl_lite.parallel.launch import Launch
 from vissl_lite.parallel.process import (
     adopt_launcher,

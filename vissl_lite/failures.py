@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from vissl_lite import REGISTRIES
 from vissl_lite.errors import ConfigError, NonFiniteLoss, SaveFailed, WorkerDied, did_you_mean
-from vissl_lite.parallel.agreement import epitaph, is_communication, leave_note, say_once
+from vissl_lite.parallel.failure import epitaph, is_communication, leave_note, say_once
 from vissl_lite.parallel.launch import EXIT_CONFIG, ProcessFailed
 from vissl_lite.parallel.watchdog import EXIT_OTHER_RANK
 

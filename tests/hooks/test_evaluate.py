@@ -15,7 +15,7 @@ from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import NonFiniteLoss
 from vissl_lite.hooks.base import Hook
 from vissl_lite.hooks.evaluate import _command
-from vissl_lite.parallel import agreement
+from vissl_lite.parallel import failure
 from vissl_lite.parallel.collectives import rank
 
 LABELLED = (
@@ -196,8 +196,8 @@ def failing_on_rank_1(rank, world, folder):
     store = dist.FileStore(f"{folder}/store", world)
     with (
         patch.dict(EVALUATIONS._entries, fails=FailsOnOne, ones=Ones),
-        patch.object(agreement, "launched_world_size", lambda: world),
-        patch.object(agreement, "attempt_store", lambda: store),
+        patch.object(failure, "launched_world_size", lambda: world),
+        patch.object(failure, "attempt_store", lambda: store),
     ):
         trained(small(*FAILS), Path(folder))
     notes = [r["text"] for r in records(Path(folder), "note") if r["level"] == "warning"]

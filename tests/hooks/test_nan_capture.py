@@ -15,7 +15,8 @@ from vissl_lite import LOSSES
 from vissl_lite.data.batch import Batch, Sample, Tags
 from vissl_lite.engine.trainer import Trainer
 from vissl_lite.errors import NonFiniteLoss
-from vissl_lite.hooks.nan_capture import as_plain, remedies
+from vissl_lite.hooks._outlook import remedies
+from vissl_lite.hooks.nan_capture import as_plain
 from vissl_lite.parallel.collectives import rank
 
 BAD_STEP = 5

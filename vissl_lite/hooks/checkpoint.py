@@ -15,8 +15,8 @@ import vissl_lite
 from vissl_lite import HOOKS, TRUNKS, ConfigError
 from vissl_lite.engine import weights_file
 from vissl_lite.errors import NonFiniteLoss, SaveFailed, did_you_mean
+from vissl_lite.hooks._outlook import outlook
 from vissl_lite.hooks.base import Hook
-from vissl_lite.hooks.nan_capture import outlook
 from vissl_lite.parallel.collectives import all_reduce_sum, broadcast_object, rank
 from vissl_lite.parallel.shards import local
 from vissl_lite.schema import above, at_least

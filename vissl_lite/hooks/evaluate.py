@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 from vissl_lite import HOOKS
 from vissl_lite.engine.evaluate import Evaluations
 from vissl_lite.hooks.base import Hook
-from vissl_lite.parallel.agreement import shared_failure
+from vissl_lite.parallel.failure import shared_failure
 from vissl_lite.plugins import recipes
 from vissl_lite.schema import at_least
 

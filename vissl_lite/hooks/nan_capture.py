@@ -9,6 +9,7 @@ import torch
 from vissl_lite import HOOKS
 from vissl_lite.data.batch import Batch, Tags
 from vissl_lite.errors import NonFiniteLoss
+from vissl_lite.hooks._outlook import outlook
 from vissl_lite.hooks.base import Hook
 from vissl_lite.parallel.collectives import rank
 
@@ -48,13 +49,6 @@ class NaNCapture(Hook):
         )
 
 
-def outlook(trainer: Trainer) -> str:
-    """What there is to go on from, and what usually helps."""
-    good = trainer.checkpointer.latest()
-    there = f"last good checkpoint: {good}" if good else "no checkpoint yet"
-    return f"{there}; try {', '.join(remedies(trainer))}"
-
-
 def as_plain(batch: Batch, source: Any) -> dict[str, Any]:
     """A batch as tensors, lists and strings only."""
     return {
@@ -71,15 +65,3 @@ def as_plain(batch: Batch, source: Any) -> dict[str, Any]:
 def rows(tags: Tags) -> list[list[int]]:
     """The class ids of each image."""
     return [row.tolist() for row in tags.values_T.cpu().split(tags.counts_B().tolist())]
-
-
-def remedies(trainer: Trainer) -> list[str]:
-    """What usually helps, without what is set already."""
-    config, tips = trainer.config, ["a lower optimizer.lr or a longer warm-up"]
-    if trainer.parts.numerics.precision == "fp16":
-        tips.append("precision=bf16")
-    if config.train.clip_grad_norm is None:
-        tips.append("train.clip_grad_norm=1")
-    if hasattr(trainer.loss, "temperature"):
-        tips.append(f"a loss.temperature above {trainer.loss.temperature:g}")
-    return tips

@@ -19,8 +19,8 @@ from vissl_lite.engine.journal import device_name
 from vissl_lite.engine.numerics import Numerics
 from vissl_lite.errors import ConfigError, NonFiniteLoss
 from vissl_lite.overrides import compose
-from vissl_lite.parallel.agreement import shared_failure
 from vissl_lite.parallel.collectives import all_reduce_sum, on_rank_zero, rank
+from vissl_lite.parallel.failure import shared_failure
 from vissl_lite.parallel.process import choose_device
 from vissl_lite.suite.results import Result, Store, digest, settings_of
 from vissl_lite.suite.subjects import Subject
