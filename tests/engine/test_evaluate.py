@@ -125,6 +125,23 @@ def test_the_same_on_two_processes(run, tmp_path):
     assert len(records(tmp_path, "eval")) == 1
 
 
+def with_test_images(rank, world, folder, run_dir, splits):
+    words = ["evaluations=[knn]", f"++labelled.test.split={splits[rank]}"]
+    with pytest.raises(ConfigError) as said:
+        evaluate_weights(evaluation(run_dir, *words), Path(folder))
+    return str(said.value)
+
+
+def test_all_ranks_have_the_same_labelled_images(run, tmp_path):
+    """Each reads its own disk, and one copy is not complete."""
+    for said in run_ranks(with_test_images, 2, str(tmp_path), str(run[0]), ["test", "all"]):
+        assert said == (
+            "labelled.test: 359 images of 10 classes on rank 0, 1,797 images of 10 classes on rank"
+            " 1; give all machines the same images"
+        )
+    assert records(tmp_path, "eval") == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

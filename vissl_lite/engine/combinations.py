@@ -9,6 +9,7 @@ import torch
 
 from vissl_lite.config import Config
 from vissl_lite.errors import ConfigError
+from vissl_lite.parallel.agreement import check_alike
 from vissl_lite.parallel.mesh import Strategy
 
 HOW_TO_KEEP = "(fewer GPUs: more images each, or train.accumulate)"
@@ -113,6 +114,16 @@ def _uneven(config: Config, world: int) -> list[tuple[str, str]]:
         ),
     ]
     return [(sentence, mend) for rest, sentence, mend in rules if rest]
+
+
+def check_same_images(source: Any, place: str) -> None:
+    """Compares how many images and classes all ranks have; all call it together.
+
+    Raises:
+        ConfigError: they differ, as the disks of machines may; it says who has how many.
+    """
+    classes = "" if source.num_classes is None else f" of {source.num_classes:,} classes"
+    check_alike(place, f"{len(source):,} images{classes}", "give all machines the same images")
 
 
 def check_continued(now: Mapping[str, int], saved: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from vissl_lite.data.loader import choose_workers
 from vissl_lite.engine import weights
 from vissl_lite.engine.bench import Bench, labelled_sources, labelled_views
 from vissl_lite.engine.build import build_hooks, build_model
+from vissl_lite.engine.combinations import check_same_images
 from vissl_lite.engine.journal import Journal, device_name
 from vissl_lite.engine.numerics import Numerics, apply_layout
 from vissl_lite.errors import ConfigError, NonFiniteLoss
@@ -102,9 +103,14 @@ class Evaluations:
 
         Args:
             model: on the meta device for what `check` alone looks at.
+
+        Raises:
+            ConfigError: the ranks do not have the same labelled images.
         """
         if not next(model.parameters()).is_meta:
             average_statistics(model)
+            for split, source in self.sources.items():
+                check_same_images(source, f"labelled.{split}")
         return Bench(
             model,
             self.config.labelled,

@@ -14,7 +14,7 @@ from vissl_lite.data.choose import make_dataset
 from vissl_lite.data.loader import Loader, choose_workers
 from vissl_lite.data.sampler import Request, StepSampler
 from vissl_lite.engine import build, numerics, weights
-from vissl_lite.engine.combinations import check_continued, check_processes
+from vissl_lite.engine.combinations import check_continued, check_processes, check_same_images
 from vissl_lite.engine.flops import training_flops
 from vissl_lite.engine.order import build_order
 from vissl_lite.engine.scaler import Scaler
@@ -24,7 +24,6 @@ from vissl_lite.errors import ConfigError
 from vissl_lite.layers.norm import convert_sync_batchnorm
 from vissl_lite.layers.unit import Checkpointing
 from vissl_lite.parallel import wrap
-from vissl_lite.parallel.agreement import check_alike
 from vissl_lite.parallel.collectives import on_rank_zero, rank, world_size
 from vissl_lite.parallel.mesh import SHARDED, Strategy, make_mesh
 
@@ -62,7 +61,7 @@ class Parts:
         config, train = self.config, self.config.train
         check_processes(config, world_size())
         self.source, views = build.build_source(config), build.build_views(config)
-        check_alike("data.source", _extent(self.source), "give all machines the same images")
+        check_same_images(self.source, "data.source")
         order, notes = build_order(config, self.source)
         self.notes += notes
         self._size = len(order)
@@ -222,8 +221,3 @@ class Parts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scaler.load_state_dict(state["scaler"])
-
-
-def _extent(source: Any) -> str:
-    classes = "" if source.num_classes is None else f" of {source.num_classes:,} classes"
-    return f"{len(source):,} images{classes}"
