@@ -44,7 +44,7 @@ MULTI = (
 )
 MLP = "{name: mlp, hidden: [32], out_dim: 16}"
 TAGS = [
-    "++data.source={name: digits_tags, n: 64}",
+    "++data.source={name: digits_tags}",
     "loss=hashtag_softmax",
     "++heads=[linear]",
     "++data.views=[{size: 32, transforms: [random_resized_crop]}]",
@@ -84,7 +84,6 @@ WORDS = {
 }
 
 
-SHALLOW = {50: (Bottleneck, (1, 1, 2, 1))}, {"tiny": (48, 3, 3)}  # in place of (3, 4, 6, 3), 12
 SCALE = 16.0  # from 65536 on, these small networks would leave out all of the few steps
 SCALER = partial(Scaler, init_scale=SCALE)
 
@@ -108,12 +107,7 @@ def cell(rank, world, model, strategy, checkpointing, precision, *words):
     )
     tree.trunk = TRUNKS[model]
     config = check(tree)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch("vissl_lite.engine.parts.Scaler", SCALER),
-        patch.dict(DEPTHS, SHALLOW[0]),
-        patch.dict(SIZES, SHALLOW[1]),
-    ):
+    with tempfile.TemporaryDirectory() as folder, patch("vissl_lite.engine.parts.Scaler", SCALER):
         trainer = trained(config, Path(folder))
         losses = [r["loss"] for r in records(Path(folder))] if rank == 0 else None
     assert trainer.parts.scaler.get_scale() in (1.0, SCALE)  # else it has left out steps
@@ -125,6 +119,14 @@ def cells(rank, world, model, combinations, *words):
     load_entries()
     LOSSES.register("follow_the_teacher")(FollowTheTeacher)  # in this process only
     return [cell(rank, world, model, *combination, *words) for combination in combinations]
+
+
+def small_cells(rank, world, model, combinations, *words):
+    """As `cells`, with 5 blocks of a ResNet-50 for 16, 3 of a ViT for 12, 64 mosaics for 10,000."""
+    mosaics = ["++data.source.n=64"] if "hashtag" in model else []
+    bottlenecks = {50: (Bottleneck, (1, 1, 2, 1))}
+    with patch.dict(DEPTHS, bottlenecks), patch.dict(SIZES, {"tiny": (48, 3, 3)}):
+        return cells(rank, world, model, combinations, *words, *mosaics)
 
 
 def assert_alike(found, expected, rel):
@@ -145,7 +147,7 @@ EXACT = [  # each value at least once; every combination: benchmarks/strategies.
     ("ddp", "block", "fp64"),
     ("reference_ddp", "none", "fp64"),
 ]
-DEEP = ("resnet50 swav", "resnext hashtag")  # meshes of two dimensions take seconds per cell
+BOTTLENECKS = ("resnet50 swav", "resnext hashtag")  # two of the seven, which take seconds each
 HALF = [
     (strategy, checkpointing, precision)
     for precision in ("bf16", "fp16")
@@ -170,9 +172,9 @@ def test_strategies_and_checkpointing_equal_one_process(model, ranks):
 
     Rounding grows a thousandfold in norms of near-constant channels; a wrong gradient by far more.
     """
-    alone = cell(0, 1, model, "auto", "none", "fp64")
-    chosen = EXACT if model == "regnet_y simclr" else EXACT[: 2 if model in DEEP else 3]
-    for combination, found in zip(chosen, ranks(2)(cells, model, chosen)[0]):
+    [alone] = ranks(1)(small_cells, model, [("auto", "none", "fp64")])[0]
+    chosen = EXACT if model == "regnet_y simclr" else EXACT[: 2 if model in BOTTLENECKS else 3]
+    for combination, found in zip(chosen, ranks(2)(small_cells, model, chosen)[0]):
         print(combination)
         assert_alike(found, alone, rel=1e-6)
 
@@ -180,7 +182,7 @@ def test_strategies_and_checkpointing_equal_one_process(model, ranks):
 @pytest.mark.parametrize(("model", "rel"), [("regnet_y simclr", 0.03), ("vit simclr", 0.01)])
 def test_half_precision_is_alike_across_strategies(model, rel, ranks):
     """Checkpointing changes nothing. Shards round norm weights too: bf16 1.6 % and 0.3 %."""
-    found = dict(zip(HALF, ranks(2)(cells, model, HALF)[0]))
+    found = dict(zip(HALF, ranks(2)(small_cells, model, HALF)[0]))
     for (strategy, checkpointing, precision), result in found.items():
         print(strategy, checkpointing, precision)
         if strategy != "reference_ddp":
@@ -215,9 +217,9 @@ SETTINGS = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_other_settings_equal_one_process_too(case, ranks):
     model, strategies, words = SETTINGS[case]
-    [alone] = ranks(1)(cells, model, [("auto", "none", "fp64")], *words)[0]
+    [alone] = ranks(1)(small_cells, model, [("auto", "none", "fp64")], *words)[0]
     combinations = [(strategy, "block", "fp64") for strategy in strategies]
-    results = ranks(2)(cells, model, combinations, *words)[0]
+    results = ranks(2)(small_cells, model, combinations, *words)[0]
     for strategy, found in zip(strategies, results):
         print(strategy)
         assert_alike(found, alone, rel=1e-6)
@@ -226,9 +228,9 @@ def test_other_settings_equal_one_process_too(case, ranks):
 def test_spread_classes_train_in_fp16(ranks):
     """Layers on one mesh, classes on another: both are looked at for what is not finite."""
     words = ["++heads=[{name: linear, shard_classes: true}]"]
-    [alone] = ranks(1)(cells, "regnet_y hashtag", [("auto", "none", "fp32")], *words)[0]
+    [alone] = ranks(1)(small_cells, "regnet_y hashtag", [("auto", "none", "fp32")], *words)[0]
     combinations = [(strategy, "none", "fp16") for strategy in ("ddp", "zero2", "zero3", "hsdp")]
-    for found in ranks(2)(cells, "regnet_y hashtag", combinations, *words)[0]:
+    for found in ranks(2)(small_cells, "regnet_y hashtag", combinations, *words)[0]:
         assert found[0] == pytest.approx(alone[0], rel=0.01)
 
 
