@@ -1,6 +1,7 @@
 """`command(*words, cwd=FOLDER)`: the command line in this process, which starts no Python anew."""
 
 import io
+import logging
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -30,4 +31,14 @@ def command(*words: str, cwd: Path) -> CompletedProcess:
         own.chdir(cwd)
         with pytest.raises(SystemExit) as stop:
             cli.main()
+    _close_log()
     return CompletedProcess(words, stop.value.code, out.getvalue(), err.getvalue())
+
+
+def _close_log() -> None:
+    """Hydra leaves it to the end of the process, and a late record would open it again."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.FileHandler:
+            root.removeHandler(handler)
+            handler.close()
