@@ -1,6 +1,7 @@
 """Whole pages: of a run, of what is missing, of several; and in a browser."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -114,7 +115,7 @@ def test_several_runs(run_dir, tmp_path):
 def test_the_command(run_dir, tmp_path):
     done = command("report", str(run_dir), "--out", "a.html", "--brief", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("wrote a.html (0.")
+    assert re.fullmatch(r"wrote a.html \(\d+\.\d kB\)\n", done.stdout)
     done = command("report", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} is no run" in done.stderr

@@ -13,7 +13,7 @@ def test_shows_a_recipe_before_it_is_trained(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == "quickstart: 220 steps of 128 images, 11 in each of 20 epochs"
     assert re.fullmatch(r"lr +[▁▂▃▄▅▆▇█]{48}  0 to 0.005", lines[1])
-    assert lines[2].startswith("wrote show.html (0.")
+    assert re.fullmatch(r"wrote show.html \(\d\d\.\d kB\)", lines[2])
     text = (tmp_path / "show.html").read_text()
     assert text.count("<img") == 4 * 2
     assert "http:" not in text

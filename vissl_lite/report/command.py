@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.filesize import decimal
 
 from vissl_lite.report.report import write_report
 from vissl_lite.report.runs import Run
@@ -42,7 +43,7 @@ def main(words: Sequence[str]) -> None:
     missing = write_report(given.folders, file, a_device(), pictures=not given.brief)
     for sentence in missing:
         print(f"left out: {sentence}")
-    print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {file} ({decimal(file.stat().st_size)})")
 
 
 def a_device() -> torch.device:

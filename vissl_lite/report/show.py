@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from vissl_lite import SCHEDULES
 from vissl_lite.config import Config
 from vissl_lite.data.sampler import Order, StepSampler
@@ -57,7 +59,7 @@ def main(words: Sequence[str]) -> None:
         print(f"neither views nor numbers of steps: {why}")
     for target, values in curves.items():
         print(f"{target:<16} {sparkline(values)}  {short(min(values))} to {short(max(values))}")
-    print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {file} ({decimal(file.stat().st_size)})")
 
 
 def steps_of(config: Config) -> tuple[tuple[int, int], str]:
